@@ -1,0 +1,119 @@
+"""Is everything in order? The settings of this machine, then the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from hookline.cli import EXIT_FAILED, output
+from hookline.cli.failures import Unreachable
+from hookline.cli.target import Target
+from hookline.core.errors import SettingsInvalid
+from hookline.settings import Settings, load
+
+OLDEST_SQLITE = (3, 37)
+"""STRICT tables, and RETURNING before it, came by this version (sqlite.org/releaselog)."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def doctor(*, to: Target = Target()) -> int:
+    """Check the settings of this machine and the health of a running server.
+
+    Ends with exit code 1 if something is not in order.
+    """
+    findings = list(_findings(to))
+    for finding in findings:
+        _tell(finding, as_json=to.json)
+    return 0 if all(finding.ok for finding in findings) else EXIT_FAILED
+
+
+def openapi(*, to: Target = Target()) -> None:
+    """Print the server's OpenAPI description (JSON)."""
+    output.put(json.dumps(to.api.get("/openapi.json"), ensure_ascii=False, indent=2))
+
+
+def _findings(to: Target) -> Iterator[Finding]:
+    settings, findings = _settings()
+    yield from findings
+    if settings:
+        yield _data_folder(settings)
+        if settings.database_url.startswith("sqlite:"):
+            yield _sqlite()
+    if settings or (to.url and to.key):
+        yield from _server(to)
+
+
+def _settings() -> tuple[Settings | None, list[Finding]]:
+    try:
+        settings = load()
+    except SettingsInvalid as error:
+        return None, [Finding("settings", False, f"{fault.field}: {fault.message}") for fault in error.faults]
+    return settings, [Finding("settings", True, "valid")]
+
+
+def _data_folder(settings: Settings) -> Finding:
+    folder = settings.data_dir.absolute()
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        return Finding("data folder", False, f"{place} cannot be written to")
+    return Finding("data folder", True, f"{folder} {'is writable' if place == folder else 'will be made'}")
+
+
+def _sqlite() -> Finding:
+    fits = sqlite3.sqlite_version_info >= OLDEST_SQLITE
+    needed = "" if fits else f"; {'.'.join(map(str, OLDEST_SQLITE))} or newer is needed"
+    return Finding("sqlite", fits, f"version {sqlite3.sqlite_version}{needed}")
+
+
+def _server(to: Target) -> Iterator[Finding]:
+    checks: dict[str, Callable[[], tuple[bool, str]]] = {
+        "server": lambda: _probe(to, "/healthz"),
+        "server ready": lambda: _probe(to, "/readyz"),
+        "key": lambda: _key(to),
+    }
+    for name, check in checks.items():
+        try:
+            yield Finding(name, *check())
+        except Unreachable as error:
+            yield Finding(name, False, str(error))
+            return
+
+
+def _probe(to: Target, where: str) -> tuple[bool, str]:
+    status, answer = to.api.exchange("GET", where)
+    return status == 200, f"{to.api.url}{where} answers {status}: {_short(answer)}"
+
+
+def _key(to: Target) -> tuple[bool, str]:
+    status, answer = to.api.exchange("GET", "/v1/whoami")
+    return status == 200, f"{'accepted' if status == 200 else status}: {_short(answer)}"
+
+
+def _short(answer: bytes) -> str:
+    try:
+        decoded: Any = json.loads(answer)
+    except ValueError:
+        return answer[:100].decode("utf-8", "replace")
+    if isinstance(decoded, dict):
+        fields = cast("dict[str, object]", decoded)
+        return ", ".join(f"{name} {output.cell(fields, name)}" for name in fields)[:300]
+    return str(decoded)[:100]
+
+
+def _tell(finding: Finding, *, as_json: bool) -> None:
+    if as_json:
+        output.put(json.dumps(vars(finding), ensure_ascii=False))
+    else:
+        output.put(f"{'ok  ' if finding.ok else 'BAD '} {finding.check}: {finding.detail}")

@@ -1,0 +1,43 @@
+"""How commands end when they cannot do what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from hookline.cli import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
+
+
+class Failure(Exception):
+    """Ends the command with ``exit_code``. ``faults`` are (place, text) lines below the message."""
+
+    exit_code = EXIT_FAILED
+    faults: tuple[tuple[str, str], ...] = ()
+
+
+class Usage(Failure):
+    """What was asked for makes no sense; the text says why."""
+
+    exit_code = EXIT_USAGE
+
+
+class Unreachable(Failure):
+    """No server answered, or what answered is not Hookline."""
+
+    exit_code = EXIT_UNREACHABLE
+
+
+class ApiRefused(Failure):
+    """The server answered with an error (RFC 9457)."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        detail = problem.get("detail") or problem.get("title") or "no reason given"
+        code = problem.get("code")
+        super().__init__(f"{detail} ({status} {code})" if code else f"{detail} ({status})")
+        self.faults = fault_lines(problem)
+
+
+def fault_lines(problem: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The faults of a problem as (place, text)."""
+    faults = cast("list[dict[str, object]]", problem.get("faults") or [])
+    return tuple((str(fault.get("field", "")), str(fault.get("message", ""))) for fault in faults)

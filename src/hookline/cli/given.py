@@ -1,0 +1,80 @@
+"""What the user gives on the command line, made ready for the API."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hookline.cli.failures import Usage
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def text_or_file(given: str) -> str:
+    """The text itself; ``@path`` reads a file, ``-`` standard input."""
+    if given == "-":
+        return sys.stdin.read()
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Usage(f"{given[1:]} cannot be read: {error}") from error
+
+
+def json_text(given: str, what: str) -> str:
+    """JSON as it was written, byte for byte, after a check that it is JSON."""
+    text = text_or_file(given).strip()
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise Usage(f"{what} is not valid JSON: {error}") from error
+    return text
+
+
+def json_object(given: str, what: str) -> dict[str, Any]:
+    """A JSON object."""
+    value = json.loads(json_text(given, what))
+    if not isinstance(value, dict):
+        raise Usage(f"{what} must be a JSON object")
+    return value  # pyright: ignore[reportUnknownVariableType] JSON objects have string names
+
+
+def pairs(given: tuple[str, ...], what: str) -> dict[str, str]:
+    """``name=value`` arguments as a mapping."""
+    result: dict[str, str] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise Usage(f"{what} takes name=value, not {one!r}")
+        result[name] = value
+    return result
+
+
+def time(given: str) -> str:
+    """A time as the API takes it: RFC 3339 as it is, and ``15m``, ``2h``, ``7d`` as that long ago."""
+    number, unit = given[:-1], given[-1:]
+    if number.isdecimal() and unit in _UNITS:
+        return (datetime.now(UTC) - timedelta(**{_UNITS[unit]: int(number)})).isoformat()
+    return given
+
+
+def spliced(fields: Mapping[str, object], **texts: str) -> bytes:
+    """A JSON object of fields, and of JSON texts put in as they are: decoding could change their numbers.
+
+    Empty texts are left out.
+    """
+    parts = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
+    parts += [f"{json.dumps(name)}: {text}" for name, text in texts.items() if text]
+    return ("{" + ", ".join(parts) + "}").encode()
+
+
+def kept(**fields: Any) -> dict[str, Any]:
+    """The fields that were given: no empty text, list or object, and no None."""
+    return {
+        name: value for name, value in fields.items() if value is False or value not in (None, "", (), {}, [])
+    }

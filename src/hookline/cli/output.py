@@ -1,0 +1,124 @@
+"""What commands print: tables for people, tab-separated lines for pipes, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+Item = Mapping[str, Any]
+
+Columns = Mapping[str, str]
+"""Heading -> where the value is in an item (``object.id``)."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters: what a tenant stored must not steer the terminal of whoever looks at it."""
+
+
+def complain(message: str, faults: Iterable[tuple[str, str]] = ()) -> None:
+    """Say on standard error what went wrong, one line for each fault."""
+    lines = [f"Error: {message}", *(f"  {place}: {text}" if place else f"  {text}" for place, text in faults)]
+    sys.stderr.write("".join(_CONTROL.sub("�", line) + "\n" for line in lines))
+
+
+def note(message: str) -> None:
+    """A remark beside the output."""
+    sys.stderr.write(_CONTROL.sub("�", message) + "\n")
+
+
+def put(line: str) -> None:
+    """One line of output, at once: whoever reads a pipe should not wait."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def cell(item: object, path: str) -> str:
+    """A value of an item as one line of text; what is missing is empty."""
+    value: Any = item
+    for name in path.split("."):
+        value = cast("Item", value).get(name) if isinstance(value, dict) else None
+    return _CONTROL.sub("�", _text(value))
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            parts = cast("list[object]", value)
+            plain = all(isinstance(part, str) for part in parts)
+            return ", ".join(map(str, parts)) if plain else json.dumps(parts, ensure_ascii=False)
+        case dict():
+            return json.dumps(value, ensure_ascii=False)
+        case _:
+            return str(value)
+
+
+def show_list(items: Iterable[Item], columns: Columns, *, as_json: bool) -> None:
+    """All items: JSON lines, a table on a terminal, or tab-separated lines with a heading."""
+    if as_json:
+        for item in items:
+            put(json.dumps(item, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        _table(items, columns)
+    else:
+        put("\t".join(columns))
+        for item in items:
+            put(row(item, columns))
+
+
+def row(item: Item, columns: Columns) -> str:
+    """One item as a tab-separated line."""
+    return "\t".join(cell(item, path) for path in columns.values())
+
+
+def _table(items: Iterable[Item], columns: Columns) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns:
+        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
+    for item in items:
+        table.add_row(*(Text(cell(item, path)) for path in columns.values()))
+    Console().print(table)
+    if not table.row_count:
+        note("none")
+
+
+def show_item(item: Item, *, as_json: bool) -> None:
+    """One item: a JSON line, or a line for each field, inner objects indented."""
+    if as_json:
+        put(json.dumps(item, ensure_ascii=False))
+    else:
+        for line in _lines(item, ""):
+            put(line)
+
+
+def _lines(item: Item, indent: str) -> Iterable[str]:
+    width = max((len(name) for name in item), default=0)
+    for name, value in item.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{name}:"
+            yield from _lines(cast("Item", value), indent + "  ")
+        elif nested := _nested(cast("object", value)):
+            yield f"{indent}{name}:"
+            yield from _list_lines(nested, indent + "  ")
+        else:
+            yield f"{indent}{name + ':':<{width + 1}} {cell(item, name)}".rstrip()
+
+
+def _nested(value: object) -> list[object]:
+    """The parts of a list that does not fit on a line."""
+    parts = cast("list[object]", value) if isinstance(value, list) else []
+    return parts if any(isinstance(part, dict | list) for part in parts) else []
+
+
+def _list_lines(values: Sequence[object], indent: str) -> Iterable[str]:
+    for value in values:
+        yield f"{indent}- {_CONTROL.sub('�', _text(value))}"

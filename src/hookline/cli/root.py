@@ -1,0 +1,91 @@
+"""The tree of commands, and what every command's end has in common."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from hookline import __version__
+from hookline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from hookline.cli.failures import Failure
+from hookline.cli.output import complain
+from hookline.core.errors import HooklineError, SettingsInvalid
+
+_HELP = """A self-hosted platform for event-driven webhooks.
+
+`hookline serve` runs it. The other commands talk to a running server: tell them where with --url or
+HOOKLINE_URL, and who you are with --key or HOOKLINE_KEY. On the server's own machine neither is needed.
+"""
+
+_COMMANDS = {
+    "Server": {
+        "serve": ("local:serve", "Run the server."),
+        "migrate": ("local:migrate", "Bring the database to the form this version needs, and stop."),
+        "demo": ("local:demo", "Run a day of a shop through a server of its own and check every delivery."),
+        "doctor": ("doctor:doctor", "Check the settings of this machine and the health of a running server."),
+        "openapi": ("doctor:openapi", "Print the server's OpenAPI description."),
+    },
+    "Events": {
+        "publish": ("events:publish", "Publish an event, or a file of events."),
+        "tail": ("tail:tail", "Follow new events, or the deliveries of a subscription."),
+        "replay": ("replay:replay", "Send the deliveries of a stretch of time again."),
+        "events": ("events:app", "Look at events."),
+        "event-types": ("event_types:app", "Manage the catalogue of event types."),
+    },
+    "Delivery": {
+        "subscriptions": ("subscriptions:app", "Manage subscriptions."),
+        "deliveries": ("deliveries:deliveries", "Look at deliveries and send them again."),
+        "attempts": ("deliveries:attempts", "Look at single requests."),
+    },
+    "Accounts": {
+        "tenants": ("tenants:tenants", "Manage tenants (needs an operator key)."),
+        "keys": ("tenants:keys", "Manage API keys."),
+        "usage": ("tenants:usage", "Show what a tenant used, day by day."),
+    },
+}
+
+
+def _default(value: object) -> str | None:
+    """What help shows as a default: nothing where "not given" has no value of its own."""
+    return str(value) if value and value is not True else None
+
+
+def build() -> App:
+    """The whole command line. Modules of commands are not imported yet."""
+    app = App(
+        name="hookline",
+        help=_HELP,
+        version=__version__,
+        help_format="markdown",
+        default_parameter=Parameter(negative=(), show_default=_default),
+        result_action="return_value",
+        exit_on_error=False,
+    )
+    for order, (title, commands) in enumerate(_COMMANDS.items()):
+        group = Group(title, sort_key=order)
+        for name, (place, about) in commands.items():
+            app.command(f"hookline.cli.{place}", name=name, help=about, group=group)
+    return app
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line; returns the exit code."""
+    try:
+        return build()(argv) or 0
+    except CycloptsError:
+        return EXIT_USAGE  # cyclopts has told what is wrong
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`hookline tail | head`). Python must not fail on the final flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Failure as failure:
+        complain(str(failure), failure.faults)
+        return failure.exit_code
+    except HooklineError as error:
+        complain(error.detail, [(fault.field, fault.message) for fault in error.faults])
+        return EXIT_USAGE if isinstance(error, SettingsInvalid) else EXIT_FAILED

@@ -1,0 +1,36 @@
+"""Between milliseconds since the epoch and RFC 3339 text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hookline.core.model import Millis
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+LATEST: Millis = 253_402_300_799_000
+"""The last second of the year 9999, the end of what RFC 3339 can write."""
+
+
+def rfc3339(time: Millis) -> str:
+    """``2026-03-01T09:30:00.250Z``; always UTC with three decimals."""
+    return (_EPOCH + timedelta(milliseconds=time)).strftime("%Y-%m-%dT%H:%M:%S") + f".{time % 1000:03d}Z"
+
+
+def parse_rfc3339(text: str) -> Millis:
+    """The time as milliseconds; a date alone is its midnight in UTC, a time without offset is UTC.
+
+    Raises ``ValueError`` for anything that is no time or lies before 1970.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    time = (moment - _EPOCH) // _MILLISECOND
+    if time < 0:
+        raise ValueError("lies before 1970")
+    return time
+
+
+def utc_day(time: Millis) -> str:
+    """The UTC day of a time, ``YYYY-MM-DD``."""
+    return rfc3339(time)[:10]

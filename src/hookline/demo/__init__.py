@@ -1,0 +1,109 @@
+"""The demo: a day of a shop, published, delivered, verified and counted on both sides.
+
+``hookline demo`` starts a server and, in a process of their own, receivers with all the habits of real ones.
+It speaks to both over HTTP only and compares three accounts: its own plan, the receivers' notes, the server's
+log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hookline.demo.run import Options
+
+EXIT_TERMINATED = 143  # 128 + SIGTERM, as shells have it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 only if nothing was lost, unverified or out of sequence.
+
+    Raises ``KeyboardInterrupt`` after cleaning up, if it is interrupted.
+    """
+    options = _options(sys.argv[1:] if argv is None else argv)
+    from hookline.demo.client import Refused, Unreachable
+    from hookline.demo.processes import ProcessFailed
+
+    code = 1
+    try:
+        code = asyncio.run(_until_terminated(options))
+    except* (ProcessFailed, Refused, Unreachable) as failed:
+        for error in _leaves(failed):
+            print(f"hookline demo: {error}", file=sys.stderr)
+    return code
+
+
+async def _until_terminated(options: Options) -> int:
+    """SIGTERM and a closed terminal end it as Ctrl-C does: with everything cleaned up."""
+    from hookline.demo.run import run
+
+    task = asyncio.ensure_future(run(options))
+    loop = asyncio.get_running_loop()
+    terminated: list[signal.Signals] = []
+
+    def terminate(number: signal.Signals) -> None:
+        terminated.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, terminate, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if terminated:
+            return EXIT_TERMINATED
+        raise
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _options(argv: Sequence[str]) -> Options:
+    from hookline.demo.run import Options
+
+    given = _parser().parse_args(argv)
+    return Options(
+        events=given.events,
+        seed=given.seed,
+        seconds=0.0 if given.fast else given.seconds,
+        port=given.port,
+        keep=given.keep,
+        json=given.json,
+        live=not given.no_live,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hookline demo",
+        description="A day of a shop through a server of its own: 63 event types of real platforms, eight "
+        "receivers that fail, dawdle, limit and go away, and a check of every single delivery.",
+    )
+    parser.add_argument("--events", type=_count, default=3000, metavar="N", help="events of the day (3000)")
+    parser.add_argument("--seed", type=int, default=7, metavar="N", help="another number, another day (7)")
+    parser.add_argument(
+        "--seconds", type=float, default=25.0, metavar="S", help="how long the day takes (25)"
+    )
+    parser.add_argument("--fast", action="store_true", help="publish as fast as the server takes it")
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="port of the server (a free one)")
+    parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="print the closing account as JSON")
+    parser.add_argument("--no-live", action="store_true", help="plain lines in place of the live table")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100_000:
+        raise argparse.ArgumentTypeError("must be between 1 and 100000")
+    return number

@@ -1,0 +1,60 @@
+"""The event types in memory, as publishing needs them: one compiled schema for each type in use."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from hookline.core.errors import Fault
+from hookline.core.schema import Schema, compile_schema
+from hookline.ports import ConfigStore
+
+_CACHED = 10_000
+
+
+class TypeEntry(Struct, frozen=True):
+    """What is known of a type: whether it is in the catalogue, and its schema, if it has one."""
+
+    known: bool
+    schema: Schema | None = None
+
+    def faults(self, name: str, data: bytes) -> list[Fault]:
+        """All that is wrong with a payload of this type; places begin with ``data``."""
+        if not self.known:
+            return [
+                Fault(
+                    "type",
+                    f"{name!r} is not in the catalogue; create it first, or set the tenant's schema mode to log",
+                )
+            ]
+        if self.schema is None:
+            return []
+        return self.schema.faults(msgspec.json.decode(data))
+
+
+class Catalogue:
+    """A bounded cache over the stored event types. ``forget`` must be called when the configuration changed."""
+
+    def __init__(self, store: ConfigStore) -> None:
+        self._store = store
+        self._entries: dict[tuple[int, str], TypeEntry] = {}
+
+    def peek(self, tenant_no: int, name: str) -> TypeEntry | None:
+        """The entry if it is in memory."""
+        return self._entries.get((tenant_no, name))
+
+    async def find(self, tenant_no: int, name: str) -> TypeEntry:
+        """The entry, read from the store if need be."""
+        event_type = await self._store.get_event_type(tenant_no, name)
+        if event_type is None:
+            entry = TypeEntry(known=False)
+        else:
+            entry = TypeEntry(True, None if event_type.schema is None else compile_schema(event_type.schema))
+        if len(self._entries) >= _CACHED:
+            self._entries.clear()
+        self._entries[tenant_no, name] = entry
+        return entry
+
+    def forget(self) -> None:
+        """Drop all entries: the stored types may have changed."""
+        self._entries.clear()

@@ -1,0 +1,135 @@
+"""From an event and a subscription to the exact HTTP request."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from msgspec import Struct
+
+from hookline import __version__
+from hookline.core.model import (
+    Auth,
+    AuthKind,
+    Definition,
+    Event,
+    Millis,
+    Secrets,
+    Sequence,
+    SignatureScheme,
+    Subscription,
+    Tenant,
+)
+from hookline.core.signing import Signer
+from hookline.ports import Request
+from hookline.profiles import PROFILES
+
+USER_AGENT = f"Hookline/{__version__}"
+MASK = "•••"
+"""Stands in the log for each secret value."""
+
+
+class Composed(Struct, frozen=True, gc=False):
+    """A request, and its header block as the log may show it."""
+
+    request: Request
+    masked_headers: str
+
+
+class Composer:
+    """Makes the requests of one version of a subscription; what does not change is prepared once."""
+
+    __slots__ = ("_body", "_definition", "_lines", "_masked", "_signer", "_tenant", "_url", "oauth2")
+
+    def __init__(
+        self, subscription: Subscription, secrets: Secrets, tenant: Tenant, user_agent: str = USER_AGENT
+    ) -> None:
+        definition = subscription.definition
+        profile = PROFILES[definition.profile]
+        self._definition = definition
+        self._tenant = tenant
+        self._body = profile.body
+        self._url = with_query(definition.url, definition.query)
+        self.oauth2: Auth | None = secrets.auth if secrets.auth.kind is AuthKind.OAUTH2 else None
+        """The credentials for which an access token must be fetched first, if that is how it authenticates."""
+        self._signer = (
+            Signer(definition.signing.scheme, secrets.keys)
+            if definition.signing.scheme is not SignatureScheme.NONE
+            else None
+        )
+        plain = [f"User-Agent: {user_agent}"]
+        if definition.method != "GET":
+            plain.append(f"Content-Type: {profile.content_type}")
+        plain += [f"{name}: {value}" for name, value in definition.headers.items()]
+        secret = {**secrets.headers, **_auth_headers(secrets.auth)}
+        self._lines = [*plain, *(f"{name}: {value}" for name, value in secret.items())]
+        self._masked = "\n".join([*plain, *(f"{name}: {MASK}" for name in secret)])
+
+    def body(self, event: Event, sequence: Sequence) -> bytes:
+        """The bytes that are signed and sent; empty where the method has no body."""
+        if self._definition.method == "GET":
+            return b""
+        return self._body(event, sequence, self._tenant)
+
+    def compose(
+        self, event: Event, sequence: Sequence, attempt: int, now: Millis, token: str = ""
+    ) -> Composed:
+        """The request of the ``attempt``-th try (1, 2, …) at ``now``; ``token`` is the OAuth2 access token."""
+        definition = self._definition
+        body = self.body(event, sequence)
+        lines = self._lines.copy()
+        own = self._own_lines(event, sequence, attempt, now)
+        masked = [self._masked, *own]
+        lines += own
+        if self._signer is not None:
+            name = definition.signing.signature_header
+            lines.append(f"{name}: {self._signer.sign(event.id, now // 1000, body, now)}")
+            masked.append(f"{name}: {MASK}")
+        if self.oauth2 is not None:
+            lines.append(f"Authorization: Bearer {token}")
+            masked.append(f"Authorization: Bearer {MASK}")
+        request = Request(
+            definition.method,
+            self._url,
+            lines,
+            None if definition.method == "GET" else body,
+            definition.timeout.connect,
+            definition.timeout.total,
+        )
+        return Composed(request, "\n".join(masked))
+
+    def _own_lines(self, event: Event, sequence: Sequence, attempt: int, now: Millis) -> list[str]:
+        definition = self._definition
+        signing = definition.signing
+        lines = [f"{signing.id_header}: {event.id}", f"{signing.timestamp_header}: {now // 1000}"]
+        if definition.tracking_headers:
+            lines += [f"hookline-sequence: {sequence}", f"hookline-attempt: {attempt}"]
+        return lines
+
+
+def with_query(url: str, query: dict[str, str]) -> str:
+    """The URL with the parameters added behind those it has."""
+    if not query:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(query))))))
+
+
+def request_body(definition: Definition, event: Event, sequence: Sequence, tenant: Tenant) -> bytes:
+    """The body that an attempt under ``definition`` sent: the log renders it again instead of storing it."""
+    if definition.method == "GET":
+        return b""
+    return PROFILES[definition.profile].body(event, sequence, tenant)
+
+
+def _auth_headers(auth: Auth) -> dict[str, str]:
+    match auth.kind:
+        case AuthKind.BASIC:
+            pair = b64encode(f"{auth.username}:{auth.secret}".encode()).decode()
+            return {"Authorization": f"Basic {pair}"}
+        case AuthKind.BEARER:
+            return {"Authorization": f"Bearer {auth.secret}"}
+        case AuthKind.API_KEY:
+            return {auth.header: auth.secret}
+        case AuthKind.NONE | AuthKind.OAUTH2:
+            return {}

@@ -1,0 +1,314 @@
+"""Bring events to the lanes: from the tail of the log to those that are caught up, in pages to those behind, and
+due deliveries out of the retry set."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from hookline.core.errors import Overloaded, StorageUnavailable
+from hookline.core.lane import BreakerState
+from hookline.core.matching import Payload
+from hookline.core.model import DeliveryState, Event, Millis, Position, SubscriptionState, Tenant, Unsettled
+from hookline.engine.dispatch.delivery import Deliverer
+from hookline.engine.dispatch.lane import Job, Lane
+from hookline.engine.dispatch.ordered import PARKED_DUE, OrderedLane
+from hookline.engine.dispatch.roster import Roster, is_expired
+from hookline.engine.dispatch.turns import Turns
+from hookline.engine.dispatch.watermark import Watermark
+from hookline.observe import Metrics, log
+from hookline.ports import Clock, LogPage, Storage, Wake
+
+TAIL_PAGE = 500
+"""Events read at once behind the publishers."""
+LANE_PAGE = 250
+"""Events read at once for a lane that is behind."""
+READERS = 4
+"""Lanes that are read for at the same time."""
+RETRY_PAGE = 64
+"""Due deliveries fetched at once for a lane."""
+ORDERED_LIMIT = 10_000
+"""Waiting deliveries that an ordered lane keeps in memory."""
+QUEUED_LIMIT = 100_000
+"""Matched events in memory over all lanes; beyond it, lanes spill."""
+POLL = 1.0
+"""Seconds after which the log is looked at even without a wake-up."""
+STORAGE_PAUSE = 0.5
+"""Seconds between tries while the storage does not answer."""
+LONGEST_TIMER = 3600.0
+DAY: Millis = 86_400_000
+
+
+class Feeder:
+    """Reads for all lanes of a shard. ``consider`` is called whenever a lane may have something to do."""
+
+    def __init__(
+        self,
+        shard: int,
+        storage: Storage,
+        wake: Wake,
+        clock: Clock,
+        turns: Turns,
+        metrics: Metrics,
+        watermark: Watermark,
+        retention_days: Callable[[Tenant], int],
+    ) -> None:
+        self._shard = shard
+        self._storage = storage
+        self._wake = wake
+        self._clock = clock
+        self._turns = turns
+        self._metrics = metrics
+        self._watermark = watermark
+        self._retention_days = retention_days
+        self._to_read: deque[Lane] = deque()
+        self._reads = asyncio.Semaphore(0)
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._roster: Roster
+        self._deliverer: Deliverer
+        self._closed = False
+        self.head: Position = 0
+
+    def connect(self, roster: Roster, deliverer: Deliverer) -> None:
+        """Must be called once, before anything else."""
+        self._roster = roster
+        self._deliverer = deliverer
+
+    # --- what a lane can do now
+
+    def consider(self, lane: Lane) -> None:
+        """Look what the lane can do now, and see to it: read, wait for a time, or take its turn."""
+        if self._closed:
+            return
+        if lane.stopped or lane.stale:
+            if self._has_to_settle(lane):
+                self._read_soon(lane)
+            return
+        wait = lane.wait(self._clock.monotonic())
+        if wait > 0:
+            if lane.fed and lane.breaker.state is not BreakerState.CLOSED:
+                self._roster.spill(lane)
+            self._consider_later(lane, wait)
+            return
+        if lane.wants_page() or self._is_due(lane):
+            self._read_soon(lane)
+        elif lane.next_due and not lane.retries:
+            self._consider_later(lane, (lane.next_due - self._clock.now()) / 1000)
+        if lane.has_work and lane.in_flight < lane.window.size:
+            self._turns.ready(lane)
+
+    def _has_to_settle(self, lane: Lane) -> bool:
+        return not lane.unrecorded and (lane.stale or (lane.idle and self._roster.is_leaving(lane)))
+
+    def _is_due(self, lane: Lane) -> bool:
+        return bool(lane.next_due) and not lane.retries and lane.next_due <= self._clock.now()
+
+    def _read_soon(self, lane: Lane) -> None:
+        if not lane.is_reading:
+            lane.is_reading = True
+            self._to_read.append(lane)
+            self._reads.release()
+
+    def _consider_later(self, lane: Lane, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        when = loop.time() + min(max(seconds, 0.001), LONGEST_TIMER)
+        known = self._timers.get(lane.no)
+        if known is not None:
+            if known.when() <= when:
+                return
+            known.cancel()
+        self._timers[lane.no] = loop.call_at(when, self._timer_fired, lane)
+
+    def _timer_fired(self, lane: Lane) -> None:
+        self._timers.pop(lane.no, None)
+        if self._roster.lanes.get(lane.no) is lane:
+            self.consider(lane)
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    # --- the tail
+
+    async def follow(self) -> None:
+        """Hand each event of the log, as it is appended, to the lanes that are caught up."""
+        roster = self._roster
+        while True:
+            try:
+                page = await self._storage.read_log(self._shard, roster.tail, TAIL_PAGE, roster.seen)
+                await roster.apply(page.changes)
+            except (StorageUnavailable, Overloaded) as error:
+                log.warning("read_delayed", shard=self._shard, reason=error.detail)
+                await asyncio.sleep(STORAGE_PAUSE)
+                continue
+            self._hand_out(page)
+            if page.last >= page.head:
+                await self._wake.wait(POLL)
+
+    def _hand_out(self, page: LogPage) -> None:
+        now = self._clock.monotonic()
+        find = self._roster.index.find
+        for event in page.events:
+            lanes = find(event.tenant_no, event.type)
+            if lanes:
+                self._offer(event, lanes, now)
+        self._roster.tail = max(self._roster.tail, page.last)
+        self.head = page.head
+
+    def _offer(self, event: Event, lanes: Sequence[Lane], now: float) -> None:
+        payload = Payload(event.data)
+        self._roster.tail = event.position - 1
+        for lane in lanes:
+            if lane.fed and lane.matches(event, payload):
+                if lane.is_full:
+                    self._roster.spill(lane)
+                else:
+                    self._feed(lane, event, now)
+
+    def _feed(self, lane: Lane, event: Event, now: float) -> None:
+        job = lane.accept(event, now)
+        if job is None:
+            return
+        self._metrics.matched.inc()
+        if lane.live:
+            job.held = True
+            self._watermark.hold(event.position)
+        if not lane.is_ready:
+            self.consider(lane)
+
+    # --- lanes that need to be read for
+
+    async def read_for_lanes(self) -> None:
+        """Serve lanes that asked for a page or for their due deliveries, for ever; several of these run at once."""
+        while True:
+            await self._reads.acquire()
+            lane = self._to_read.popleft()
+            try:
+                await self._read(lane)
+            except (StorageUnavailable, Overloaded) as error:
+                log.warning("read_delayed", shard=self._shard, reason=error.detail)
+                lane.requeued()
+                await asyncio.sleep(STORAGE_PAUSE)
+            finally:
+                lane.is_reading = False
+            if self._roster.lanes.get(lane.no) is lane:
+                self.consider(lane)
+
+    async def _read(self, lane: Lane) -> None:
+        if isinstance(lane, OrderedLane) and lane.stale and not lane.unrecorded:
+            await self._refresh(lane)
+        if self._roster.settle_down(lane):
+            await self._bury(lane)
+        elif not lane.stopped and not lane.stale:
+            if self._is_due(lane):
+                await self._fetch_due(lane)
+            if lane.wants_page():
+                await self._read_page(lane)
+
+    async def _bury(self, lane: Lane) -> None:
+        if lane.subscription.state is SubscriptionState.DELETED:
+            await self._storage.drop_unsettled(lane.no, self._clock.now(), DeliveryState.EXPIRED)
+            self._roster.remove(lane)
+
+    async def _refresh(self, lane: OrderedLane) -> None:
+        """Read what waits in the retry set, unless it changes under the reading; then it is tried again."""
+        generation = lane.generation
+        rows = await self._storage.due(lane.no, PARKED_DUE, ORDERED_LIMIT)
+        if lane.generation == generation and not lane.unrecorded:
+            lane.load_waiting(rows)
+
+    async def _fetch_due(self, lane: Lane) -> None:
+        now = self._clock.now()
+        rows = lane.known_due(now)
+        if rows is None:
+            rows = await self._due_rows(lane, now)
+        rows = [row for row in rows if row.position not in lane.retrying]
+        if not rows or lane.stopped:
+            return
+        events = await self._storage.read_events(self._shard, sorted(row.position for row in rows))
+        if lane.stopped:
+            return
+        found = {event.position: event for event in events}
+        for row in rows:
+            self._try_again(lane, row, found.get(row.position))
+
+    async def _due_rows(self, lane: Lane, now: Millis) -> list[Unsettled]:
+        """The due rows that are not under way; sets when the next one is due."""
+        busy = frozenset(lane.retrying)
+        limit = len(busy) + RETRY_PAGE
+        lane.next_due = 0
+        rows = await self._storage.due(lane.no, PARKED_DUE, limit)
+        free = [row for row in rows if row.position not in busy]
+        due = [row for row in free if row.due_at <= now or row.due_at == PARKED_DUE]
+        later = [row.due_at for row in free if row.due_at > now and row.due_at != PARKED_DUE]
+        if later:
+            lane.note_due(later[0])
+        elif len(rows) == limit:
+            lane.note_due(now)
+        return due
+
+    def _try_again(self, lane: Lane, row: Unsettled, event: Event | None) -> None:
+        if event is None:
+            self._deliverer.lost(lane, row)
+            return
+        lane.retrying.add(row.position)
+        lane.retries.append(Job.again(lane, event, row, self._clock.monotonic()))
+
+    async def _read_page(self, lane: Lane) -> None:
+        start = lane.read_to
+        tenant = await self._roster.tenant(lane.subscription.tenant_no)
+        page = await self._storage.read_log(
+            self._shard, start, LANE_PAGE, self._roster.seen, lane.subscription.tenant_no
+        )
+        await self._roster.apply(page.changes)
+        if lane.fed or lane.stopped or lane.read_to != start:
+            return
+        self._take_page(lane, page, self._horizon(tenant))
+        self._roster.touch(lane)
+
+    def _take_page(self, lane: Lane, page: LogPage, horizon: Millis) -> None:
+        now = self._clock.monotonic()
+        tail = self._roster.tail
+        for event in page.events:
+            if event.position > tail:
+                break
+            if lane.matches(event, Payload(event.data)):
+                job = lane.accept(event, now)
+                if job is not None and is_expired(event, horizon):
+                    lane.withdraw(job)
+                    self._deliverer.expire(job)
+                elif job is not None:
+                    self._metrics.matched.inc()
+        lane.skip(min(page.last, tail))
+        if lane.read_to >= tail:
+            lane.fed = True
+
+    def _horizon(self, tenant: Tenant) -> Millis:
+        return self._clock.now() - self._retention_days(tenant) * DAY
+
+    # --- retention of stopped lanes
+
+    async def expire_stopped(self, tenant: Tenant) -> None:
+        """Settle what stopped lanes of a tenant have not matched and is past its retention, as expired."""
+        horizon = self._horizon(tenant)
+        for lane in list(self._roster.lanes.values()):
+            if lane.stopped and lane.subscription.tenant_no == tenant.no:
+                while await self._expire_page(lane, tenant, horizon):
+                    pass
+
+    async def _expire_page(self, lane: Lane, tenant: Tenant, horizon: Millis) -> bool:
+        start = lane.read_to
+        page = await self._storage.read_log(self._shard, start, LANE_PAGE, self._roster.seen, tenant.no)
+        if not lane.stopped or lane.read_to != start:
+            return False
+        expired = [event for event in page.events if is_expired(event, horizon)]
+        whole = len(expired) == len(page.events) and bool(expired)
+        last = page.last if whole else (expired[-1].position if expired else start)
+        self._take_page(lane, LogPage(expired, last, page.head, page.changes), horizon)
+        lane.fed = False
+        self._roster.touch(lane)
+        return whole

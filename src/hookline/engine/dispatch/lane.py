@@ -1,0 +1,321 @@
+"""The running side of a subscription: what it has matched, what is under way, what waits.
+
+A lane is *fed* from memory while it is caught up; when its queue is full it *spills*, and reads pages of the log at its
+own pace until it has caught up again. A lane is *live* while it shares its shard's watermark; a lane that is not has a
+cursor of its own in storage. Nothing in here waits or does I/O.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from hookline.core.lane import Breaker, TokenBucket, Window
+from hookline.core.matching import Matcher, Payload
+from hookline.core.model import (
+    DefinitionVersion,
+    DeliveryState,
+    Event,
+    LaneState,
+    Millis,
+    Position,
+    Subscription,
+    SubscriptionState,
+    Unsettled,
+)
+from hookline.engine.compose import Composer
+from hookline.ports import LanePosition
+
+QUEUE_LIMIT = 1000
+"""Matched events that a lane keeps in memory before it spills."""
+LOW_WATER = 100
+"""A lane that reads the log asks for the next page when fewer than this many are queued."""
+
+
+class Job:
+    """One delivery on its way through a lane.
+
+    ``waiting`` tells a delivery from the retry set, below the cursor, from a new one. ``held`` says that it holds the
+    watermark back. ``recorded`` is set when the batch that writes its outcome is built.
+    """
+
+    __slots__ = (
+        "accepted_at", "attempts", "due_at", "event", "first_at", "held", "lane", "recorded", "runs", "sequence",
+        "started", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, lane: Lane, event: Event, sequence: int, now: float) -> None:
+        self.lane = lane
+        self.event = event
+        self.sequence = sequence
+        self.accepted_at = now
+        self.attempts = 0
+        self.runs = 0
+        self.first_at: Millis = 0
+        self.due_at: Millis = 0
+        self.waiting = False
+        self.held = False
+        self.recorded = False
+        self.started = False
+
+    @classmethod
+    def again(cls, lane: Lane, event: Event, row: Unsettled, now: float) -> Job:
+        """The next attempt of a delivery that waits in the retry set."""
+        job = cls(lane, event, row.sequence, now)
+        job.attempts, job.runs, job.first_at, job.waiting = row.attempts, row.runs, row.first_at, True
+        return job
+
+
+class Lane:
+    """A subscription at work, without order among its deliveries. ``OrderedLane`` adds order."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        versions: Sequence[DefinitionVersion],
+        place: LanePosition,
+        watermark: Position,
+        make_composer: Callable[[Subscription], Composer],
+    ) -> None:
+        state = place.state
+        self.no = subscription.no
+        self.subscription = subscription
+        self.in_flight = 0
+        self.fed = False
+        self.live = state.live
+        self.read_to = max(state.cursor, watermark) if state.live else state.cursor
+        self.sequence = state.sequence
+        self.failing_since = state.failing_since
+        self.warned_at = state.warned_at
+        self.next_due = place.next_due
+        self.retries: deque[Job] = deque()
+        self.retrying: set[Position] = set()
+        self.throttled_until = 0.0
+        self.is_ready = False
+        self.is_reading = False
+        self.stale = False
+        """Whether the retry set must be read before the lane goes on."""
+        self.unrecorded = 0
+        self.generation = 0
+        """Rises with each change of the retry set, so that a slow read of it can be told from a current one."""
+        self._queue: deque[Job] = deque()
+        self._pending: deque[Job] = deque()
+        self._recorded = set(place.recorded)
+        self._make_composer = make_composer
+        self._composer: Composer | None = None
+        self.configure(subscription, versions)
+
+    # --- configuration
+
+    def configure(self, subscription: Subscription, versions: Sequence[DefinitionVersion]) -> None:
+        """Take over a changed subscription: retries use the new target at once, matching follows the versions."""
+        definition = subscription.definition
+        previous = self.subscription.definition
+        fresh = not hasattr(self, "window")
+        if fresh or previous.max_in_flight != definition.max_in_flight:
+            self.window = Window(definition.max_in_flight)
+        if fresh or previous.rate_limit != definition.rate_limit:
+            limit = definition.rate_limit
+            self.bucket = TokenBucket(limit) if limit is not None else None
+        if fresh or previous.breaker != definition.breaker or previous.url != definition.url:
+            self.breaker = Breaker(definition.breaker)
+        self.subscription = subscription
+        self.stopped = subscription.state is not SubscriptionState.ACTIVE
+        self._composer = None
+        self._versions = list(versions)
+        self._matchers = [(version.matches_from, Matcher(version.definition)) for version in versions]
+        self._newest_from, self._newest = self._matchers[-1]
+
+    def patterns(self, tail: Position) -> Iterable[str]:
+        """Event patterns of all versions that are in force somewhere above ``tail``."""
+        ends = [version.matches_from for version in self._versions[1:]]
+        for index, version in enumerate(self._versions):
+            if index >= len(ends) or ends[index] > tail + 1:
+                yield from version.definition.events
+
+    @property
+    def composer(self) -> Composer:
+        """Made when first needed: most lanes of a large installation are idle."""
+        if self._composer is None:
+            self._composer = self._make_composer(self.subscription)
+        return self._composer
+
+    # --- matching
+
+    def matches(self, event: Event, payload: Payload) -> bool:
+        """Whether the definition in force at the event's position wants it. Positions up to ``read_to`` are done."""
+        position = event.position
+        if position <= self.read_to:
+            return False
+        if position >= self._newest_from:
+            return self._newest.matches(event, payload)
+        matcher = self._matcher_at(position)
+        return matcher is not None and matcher.matches(event, payload)
+
+    def _matcher_at(self, position: Position) -> Matcher | None:
+        found = None
+        for start, matcher in self._matchers:
+            if start > position:
+                break
+            found = matcher
+        return found
+
+    def accept(self, event: Event, now: float) -> Job | None:
+        """Give a matched event its sequence number and queue it. None if its outcome is recorded already."""
+        self.sequence += 1
+        self.read_to = event.position
+        job = Job(self, event, self.sequence, now)
+        if self._recorded and event.position in self._recorded:
+            self._recorded.discard(event.position)
+            job.recorded = True
+            if self._pending:
+                self._pending.append(job)
+            return None
+        self._pending.append(job)
+        self._queue.append(job)
+        return job
+
+    @property
+    def queued(self) -> int:
+        """Matched events in memory that were not started."""
+        return len(self._queue)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next event makes it spill."""
+        return len(self._queue) >= QUEUE_LIMIT
+
+    def spill(self, tail: Position) -> None:
+        """Forget what is queued and not started, to read it from the log again. ``tail`` is how far it was fed."""
+        if self.fed:
+            self.read_to = max(self.read_to, tail)
+        pending = self._pending
+        while pending and not pending[-1].started:
+            job = pending.pop()
+            self.read_to, self.sequence = job.event.position - 1, job.sequence - 1
+            if job.recorded:
+                self._recorded.add(job.event.position)
+        self._queue.clear()
+        self.fed = False
+
+    def withdraw(self, job: Job) -> None:
+        """Take back the job that was accepted last: it is settled without being sent."""
+        self._queue.pop()
+        job.started = True
+
+    def skip(self, position: Position) -> None:
+        """Pass over everything up to ``position`` that is not matched yet."""
+        self.read_to = max(self.read_to, position)
+
+    # --- choosing what to send
+
+    def wait(self, now: float) -> float:
+        """Seconds until breaker, rate limit and the endpoint's own ``Retry-After`` allow a request (0: now)."""
+        wait = self.breaker.wait(now)
+        if self.bucket is not None:
+            wait = max(wait, self.bucket.wait(now))
+        if self.throttled_until > now:
+            wait = max(wait, self.throttled_until - now)
+        return wait
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something could start if limits allow."""
+        return bool(self.retries or self._queue)
+
+    def next(self) -> Job | None:
+        """The job to start now; retries come first. Limits are the caller's business."""
+        if self.retries:
+            return self.retries.popleft()
+        return self._queue.popleft() if self._queue else None
+
+    def started(self, job: Job, now: float) -> None:
+        """Count a request that goes out."""
+        job.started = True
+        self.in_flight += 1
+        self.breaker.started()
+        if self.bucket is not None:
+            self.bucket.take(now)
+
+    def wants_page(self) -> bool:
+        """Whether it should read on in the log."""
+        return not self.fed and not self.stopped and len(self._queue) < LOW_WATER
+
+    def known_due(self, now: Millis) -> list[Unsettled] | None:
+        """Waiting deliveries to try now, where the lane knows them itself; None: ask the storage."""
+        return None
+
+    # --- outcomes
+
+    def settled(self, job: Job, state: DeliveryState) -> None:
+        """The delivery came to its end; to be recorded."""
+        self.generation += 1
+        self.unrecorded += 1
+
+    def unsettled(self, job: Job, row: Unsettled) -> None:
+        """The delivery will be tried again; to be recorded."""
+        self.generation += 1
+        self.unrecorded += 1
+        job.due_at = row.due_at
+
+    def recorded(self, job: Job) -> None:
+        """The outcome is written."""
+        self.unrecorded -= 1
+        if job.waiting:
+            self.retrying.discard(job.event.position)
+        if job.due_at:
+            self.note_due(job.due_at)
+
+    def note_due(self, due_at: Millis) -> None:
+        """A waiting delivery is due then."""
+        self.next_due = min(self.next_due, due_at) if self.next_due else due_at
+
+    def requeued(self) -> None:
+        """Deliveries were put back to the retry set from outside: look there now."""
+        self.note_due(1)
+
+    def mark_recorded(self, job: Job) -> None:
+        """The outcome is in the batch that is about to be written."""
+        job.recorded = True
+        pending = self._pending
+        while pending and pending[0].recorded:
+            pending.popleft()
+
+    # --- what a new owner needs
+
+    @property
+    def cursor(self) -> Position:
+        """Everything matched up to here is recorded."""
+        return self._pending[0].event.position - 1 if self._pending else self.read_to
+
+    @property
+    def oldest_accepted(self) -> float | None:
+        """When the oldest event that is not recorded came in (monotonic seconds)."""
+        return self._pending[0].accepted_at if self._pending else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way or unrecorded."""
+        return not self._pending and not self.in_flight and not self.retrying
+
+    @property
+    def recorded_ahead(self) -> frozenset[Position]:
+        """Positions above ``read_to`` whose outcomes are recorded already."""
+        return frozenset(self._recorded)
+
+    def holds(self) -> list[Job]:
+        """The unrecorded jobs that hold the watermark."""
+        return [job for job in self._pending if job.held and not job.recorded]
+
+    def state(self) -> LaneState:
+        """To be written with the batch that is being built."""
+        pending = self._pending
+        return LaneState(
+            self.no,
+            self.cursor,
+            pending[0].sequence - 1 if pending else self.sequence,
+            self.live,
+            any(job.recorded for job in pending) or bool(self._recorded),
+            self.failing_since,
+            self.warned_at,
+        )

@@ -1,0 +1,116 @@
+"""Fair turns: all lanes of a worker share its requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from hookline.engine.dispatch.lane import Job, Lane
+from hookline.observe import Metrics
+from hookline.ports import Clock
+
+QUANTUM = 8
+"""Requests a lane may start before the next lane has its turn."""
+SHARE = 4
+"""A lane may hold one request plus a quarter of what is free, so that lanes whose endpoints never answer leave
+room for the others (dynamic thresholds, Choudhury and Hahne 1998)."""
+UNRECORDED_FACTOR = 2
+"""Outcomes that wait to be written, per request in flight allowed, before nothing new starts."""
+
+
+class Turns:
+    """Hands out the right to start a request: round robin, a bounded number in all."""
+
+    def __init__(self, capacity: int, clock: Clock, metrics: Metrics) -> None:
+        self._capacity = capacity
+        self._clock = clock
+        self._metrics = metrics
+        self._ready: deque[Lane] = deque()
+        self._scheduled = False
+        self._start: Callable[[Job], None]
+        self._exhausted: Callable[[Lane], None]
+        self.in_flight = 0
+        self.unrecorded = 0
+        self.closed = False
+
+    def serve(self, start: Callable[[Job], None], exhausted: Callable[[Lane], None]) -> None:
+        """Must be called once, first. ``start`` sends a job; ``exhausted`` looks after a lane whose turn ended because it
+        has to wait or needs more to send."""
+        self._start = start
+        self._exhausted = exhausted
+
+    def ready(self, lane: Lane) -> None:
+        """The lane has work and may start it."""
+        if not lane.is_ready:
+            lane.is_ready = True
+            self._ready.append(lane)
+        self.poke()
+
+    def poke(self) -> None:
+        """Start what can be started, once the present callback is over."""
+        if not self._scheduled and self._ready:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def finished(self) -> None:
+        """A request came back."""
+        self.in_flight -= 1
+        self.poke()
+
+    def gathered(self) -> None:
+        """An outcome waits to be recorded."""
+        self.unrecorded += 1
+
+    def recorded(self, count: int) -> None:
+        """So many outcomes were written."""
+        self.unrecorded -= count
+        self.poke()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing new may start now."""
+        return (
+            self.closed
+            or self.in_flight >= self._capacity
+            or self.unrecorded >= self._capacity * UNRECORDED_FACTOR
+        )
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        now = self._clock.monotonic()
+        progress = True
+        while progress and self._ready and not self.is_full:
+            before = self.in_flight
+            for _ in range(len(self._ready)):
+                self._give_turn(self._ready.popleft(), now)
+                if self.is_full:
+                    break
+            progress = self.in_flight > before
+        self._metrics.in_flight.set(self.in_flight)
+
+    def _give_turn(self, lane: Lane, now: float) -> None:
+        if self._turn(lane, now):
+            self._ready.append(lane)
+        else:
+            lane.is_ready = False
+            self._exhausted(lane)
+
+    def _turn(self, lane: Lane, now: float) -> bool:
+        """Start a few requests of a lane; whether it could start more at its next turn."""
+        for _ in range(QUANTUM):
+            if lane.stopped or lane.stale or lane.in_flight >= lane.window.size or lane.wait(now) > 0:
+                return False
+            if not self._has_room(lane):
+                return True
+            job = lane.next()
+            if job is None:
+                return False
+            lane.started(job, now)
+            self.in_flight += 1
+            self._start(job)
+        return lane.has_work
+
+    def _has_room(self, lane: Lane) -> bool:
+        free = self._capacity - self.in_flight
+        return free > 0 and lane.in_flight < 1 + free // SHARE

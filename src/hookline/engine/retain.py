@@ -1,0 +1,78 @@
+"""Retention: remove what is past its time, a little at a step, so that publishing never waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from hookline.core.errors import Overloaded, StorageUnavailable
+from hookline.core.model import Millis, Retention, Tenant
+from hookline.observe import log
+from hookline.ports import Clock, Storage
+
+STEP = 500
+"""Rows removed in one transaction."""
+PAUSE = 0.02
+"""Seconds between steps, for the others."""
+INTERVAL = 3600.0
+"""Seconds between rounds."""
+DAY: Millis = 86_400_000
+_TENANTS = 200
+
+
+class Retainer:
+    """Goes through all tenants, again and again. Only a shard's owner runs it.
+
+    ``expire`` settles what stopped subscriptions have not seen and is past its time, so that nothing disappears unseen.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        default: Retention,
+        expire: Callable[[Tenant], Awaitable[None]],
+    ) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._default = default
+        self._expire = expire
+
+    async def run(self) -> None:
+        """A round each hour, for ever."""
+        while True:
+            try:
+                await self.round()
+            except (StorageUnavailable, Overloaded) as error:
+                log.warning("retention_delayed", reason=error.detail)
+            await asyncio.sleep(INTERVAL)
+
+    async def round(self) -> int:
+        """Remove all that is past its time now; returns how many rows."""
+        removed, after = 0, ""
+        while tenants := await self._storage.list_tenants(after, _TENANTS):
+            for tenant in tenants:
+                removed += await self._tenant(tenant)
+            after = tenants[-1].id
+        return removed
+
+    async def _tenant(self, tenant: Tenant) -> int:
+        keep, now = tenant.retention or self._default, self._clock.now()
+        await self._expire(tenant)
+        storage = self._storage
+        bodies, attempts, events = (now - days * DAY for days in (keep.bodies, keep.attempts, keep.events))
+        removed = await _steps(lambda: storage.remove_bodies(tenant.no, bodies, STEP))
+        removed += await _steps(lambda: storage.remove_attempts(tenant.no, attempts, STEP))
+        needed = await storage.oldest_needed(tenant.no)
+        removed += await _steps(lambda: storage.remove_events(tenant.no, events, needed - 1, STEP))
+        if removed:
+            log.info("retention", tenant=tenant.id, removed=removed)
+        return removed
+
+
+async def _steps(step: Callable[[], Awaitable[int]]) -> int:
+    total = 0
+    while removed := await step():
+        total += removed
+        await asyncio.sleep(PAUSE)
+    return total

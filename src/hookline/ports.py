@@ -1,0 +1,548 @@
+"""What the engine needs from the outside, as protocols by role.
+
+Storage speaks in whole transactions. Every method is atomic: it happens wholly or not at all, and when
+it returns, it is durable (synced to disk). Methods raise ``StorageUnavailable`` if the storage does not answer and
+``Fenced`` where an epoch is given and another owner holds the shard.
+
+A *shard* is a stretch of the log with its own dense positions 1, 2, 3 …; a tenant lives in one shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from hookline.core.model import (
+    ApiKey,
+    Appended,
+    Attempt,
+    Definition,
+    DefinitionVersion,
+    DeliveryState,
+    Event,
+    EventType,
+    LaneState,
+    Micros,
+    Millis,
+    NewEvent,
+    Position,
+    Replay,
+    Retention,
+    SchemaMode,
+    Settled,
+    Subscription,
+    SubscriptionState,
+    Tenant,
+    Unsettled,
+    Usage,
+)
+
+# --- clock and randomness ----------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Time, given so that a simulation can bend it."""
+
+    def now(self) -> Millis:
+        """Wall-clock time in milliseconds, UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for intervals."""
+        ...
+
+
+# --- sending -----------------------------------------------------------------------------------------
+
+
+class ErrorClass(StrEnum):
+    """Why a request got no answer, or none that counts."""
+
+    DNS = "dns"
+    ADDRESS_REFUSED = "address_refused"
+    CONNECT = "connect"
+    CONNECT_TIMEOUT = "connect_timeout"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    PROTOCOL = "protocol"
+    AUTH = "auth"
+    INTERNAL = "internal"
+
+
+class Request(Struct, frozen=True, gc=False):
+    """One HTTP request, ready to be sent. ``headers`` are full lines (``name: value``), already checked."""
+
+    method: str
+    url: str
+    headers: list[str]
+    body: bytes | None
+    connect_timeout: float
+    total_timeout: float
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """What became of a request. Exactly one of ``status`` (> 0) and ``error`` is set.
+
+    Times are microseconds since the start of the request's own phase: ``dns``, ``connect`` (TCP) and ``tls`` are
+    the length of each phase, ``first_byte`` and ``total`` count from the start. ``address`` is ``ip:port``.
+    """
+
+    status: int = 0
+    error: ErrorClass | None = None
+    detail: str = ""
+    address: str = ""
+    dns_us: Micros = 0
+    connect_us: Micros = 0
+    tls_us: Micros = 0
+    first_byte_us: Micros = 0
+    total_us: Micros = 0
+    headers: bytes = b""
+    body: bytes = b""
+    truncated: bool = False
+
+
+class Sender(Protocol):
+    """Sends HTTP requests. Never follows redirects, never decompresses, never raises for what a peer does."""
+
+    def start(self, request: Request, done: Callable[[Outcome], None]) -> None:
+        """Send; ``done`` is called once, later, on the event loop's thread."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what is in flight (its ``done`` is not called) and free all sockets."""
+        ...
+
+
+class Vault(Protocol):
+    """Encrypts secrets at rest. ``context`` binds a sealed value to its place."""
+
+    def seal(self, plain: bytes, context: str) -> bytes: ...
+
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """Raises ``HooklineError`` if the value was changed, moved, or sealed with an unknown key."""
+        ...
+
+
+class Wake(Protocol):
+    """A hint that there is something new; may be lost, so everyone polls as well."""
+
+    def notify(self) -> None: ...
+
+    async def wait(self, seconds: float) -> None:
+        """Return when notified, or after ``seconds``."""
+        ...
+
+
+# --- storage: the log --------------------------------------------------------------------------------
+
+
+class Changes(Struct, frozen=True):
+    """Configuration that changed: subscriptions as they are now, and their definition versions."""
+
+    version: int
+    subscriptions: Sequence[Subscription] = ()
+    definitions: Sequence[DefinitionVersion] = ()
+    requeued: Sequence[int] = ()
+    """Numbers of subscriptions with deliveries that were resent, or with a replay job that is new or was cancelled."""
+
+
+class LogPage(Struct, frozen=True):
+    """A stretch of a shard's log in order, with the changes of configuration seen in the same snapshot.
+
+    ``last`` is the position the page reaches: everything up to it was read. ``head`` is the shard's last position.
+    """
+
+    events: Sequence[Event]
+    last: Position
+    head: Position
+    changes: Changes
+
+
+class EventLog(Protocol):
+    """Append to the log and read it in order."""
+
+    async def append(self, events: Sequence[NewEvent], now: Millis) -> list[Appended]:
+        """Store all in one transaction, in order, answering each in turn.
+
+        An id that its tenant has already (in the log, or earlier in ``events``) is not stored: its
+        ``Appended.existing`` is the first event. ``received_at`` never falls along a shard's positions.
+        """
+        ...
+
+    async def read_log(
+        self, shard: int, after: Position, limit: int, changes_after: int, tenant_no: int | None = None
+    ) -> LogPage:
+        """Up to ``limit`` events with position > ``after``, of one tenant or of all.
+
+        Changes newer than ``changes_after`` come from the same snapshot: a definition that is in force for an event
+        of this page is always known from this page's changes or earlier ones.
+        """
+        ...
+
+    async def read_events(self, shard: int, positions: Sequence[Position]) -> list[Event]:
+        """The events at these positions, in order; those removed by retention are left out."""
+        ...
+
+    async def position_at(self, shard: int, time: Millis) -> Position:
+        """The last position received before ``time`` (0 if there is none)."""
+        ...
+
+    async def head(self, shard: int) -> Position:
+        """The last position of the shard (0 if it is empty)."""
+        ...
+
+
+# --- storage: deliveries -------------------------------------------------------------------------------
+
+
+class Lease(Struct, frozen=True):
+    """The right to deliver a shard until ``expires_at``; ``epoch`` rises with each new owner."""
+
+    shard: int
+    owner: str
+    epoch: int
+    expires_at: Millis
+
+
+class LanePosition(Struct, frozen=True):
+    """What a new owner needs to rebuild one lane.
+
+    ``recorded`` are the positions above the effective cursor that are recorded already (settled or unsettled).
+    ``waiting`` counts the unsettled deliveries, the first of them due at ``next_due`` (0: none).
+    ``blocked_keys`` are the keys of unsettled deliveries (for order by key).
+    """
+
+    state: LaneState
+    recorded: frozenset[Position] = frozenset()
+    waiting: int = 0
+    next_due: Millis = 0
+    blocked_keys: Sequence[str] = ()
+
+
+class ShardState(Struct, frozen=True):
+    """Everything a new owner of a shard starts from.
+
+    Lanes that are live are settled up to ``watermark``: their cursor is the larger of the two. A subscription
+    without a lane state starts at its ``start_after`` with sequence 0.
+    """
+
+    watermark: Position
+    head: Position
+    changes: Changes
+    lanes: Sequence[LanePosition]
+    replays: Sequence[Replay]
+
+
+class Record(Struct, frozen=True):
+    """One batch of outcomes, and the state of the shard after it. See ``DeliveryStore.record``."""
+
+    shard: int
+    epoch: int
+    now: Millis
+    watermark: Position
+    attempts: Sequence[Attempt] = ()
+    settled: Sequence[Settled] = ()
+    unsettled: Sequence[Unsettled] = ()
+    lanes: Sequence[LaneState] = ()
+    disabled: Sequence[tuple[int, str]] = ()
+    """Subscription numbers to disable, with the reason; one that is not active stays as it is."""
+    operational: Sequence[NewEvent] = ()
+    """Events of Hookline's own (``hookline.…``), appended to the log in the same transaction."""
+
+
+class DeliveryStore(Protocol):
+    """The records of delivery. Only a shard's owner writes them, and each write proves it by its epoch."""
+
+    async def lease(self, shard: int, owner: str, now: Millis, seconds: float) -> Lease | None:
+        """Take or renew the lease. None if another owner holds it. Renewing keeps the epoch, taking raises it.
+
+        A lease may be taken before it expires if its owner is known to be dead.
+        """
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give the lease back at once; nothing happens if it was lost meanwhile."""
+        ...
+
+    async def load_shard(self, shard: int, epoch: int) -> ShardState:
+        """Read what a new owner starts from. Raises ``Fenced``."""
+        ...
+
+    async def record(self, batch: Record) -> None:
+        """Write one batch: attempts, settled and unsettled deliveries (each replaces what was there for its
+        delivery), lanes, watermark, disabled subscriptions (a change of configuration) and operational events.
+        Raises ``Fenced`` and writes nothing if the epoch is not the shard's.
+        """
+        ...
+
+    async def due(self, subscription_no: int, now: Millis, limit: int) -> list[Unsettled]:
+        """Unsettled deliveries of a subscription due at ``now``, by due time, then position."""
+        ...
+
+    async def waiting(self, subscription_no: int) -> tuple[int, Millis]:
+        """How many deliveries of a subscription are unsettled, and when the first is due (0, 0 if none)."""
+        ...
+
+    async def resend(self, subscription_no: int, positions: Sequence[Position], now: Millis) -> int:
+        """Put settled deliveries back to unsettled, due at once with a fresh retry schedule; waiting ones become
+        due at once. Returns how many there were. Shows up in ``Changes.requeued``."""
+        ...
+
+    async def drop_unsettled(self, subscription_no: int, now: Millis, state: DeliveryState) -> int:
+        """Settle all waiting deliveries of a stopped subscription as ``state``; returns how many."""
+        ...
+
+    async def create_replay(self, replay: Replay) -> None:
+        """Store a new replay job. Shows up in ``Changes.requeued``."""
+        ...
+
+    async def step_replay(
+        self, replay_id: str, limit: int, due_at: Millis, interval: float, now: Millis
+    ) -> Replay:
+        """Move up to ``limit`` further settled deliveries of the job to unsettled, the first due at ``due_at``, each
+        next one ``interval`` seconds later, and its progress with them; the job is ``done`` when none is left.
+        """
+        ...
+
+    async def cancel_replay(self, replay_id: str, now: Millis) -> Replay:
+        """Stop a running job; what it moved already stays due. Raises ``NotFound``."""
+        ...
+
+    async def get_replay(self, replay_id: str) -> Replay:
+        """Raises ``NotFound``."""
+        ...
+
+    async def list_replays(self, subscription_no: int, limit: int) -> list[Replay]:
+        """The newest jobs of a subscription first."""
+        ...
+
+    async def count_settled(
+        self, subscription_no: int, after: Position, until: Position, states: Sequence[DeliveryState]
+    ) -> int:
+        """How many deliveries a replay of this range would send."""
+        ...
+
+
+# --- storage: configuration ----------------------------------------------------------------------------
+
+
+class ConfigStore(Protocol):
+    """Tenants, keys, event types and subscriptions. Each change raises the configuration's version."""
+
+    async def version(self) -> int:
+        """A number that rises with every change, for caches."""
+        ...
+
+    async def create_tenant(
+        self, tenant_id: str, name: str, profile: str, key: ApiKey, now: Millis
+    ) -> Tenant:
+        """Store the tenant and its first key (``key.tenant_no`` is ignored). Raises ``Conflict`` for a taken id."""
+        ...
+
+    async def update_tenant(
+        self, tenant_no: int, name: str, profile: str, schema_mode: SchemaMode, retention: Retention | None
+    ) -> Tenant: ...
+
+    async def list_tenants(self, after: str, limit: int) -> list[Tenant]:
+        """By id."""
+        ...
+
+    async def find_tenant(self, tenant_id: str) -> Tenant | None: ...
+
+    async def get_tenant(self, tenant_no: int) -> Tenant: ...
+
+    async def add_key(self, key: ApiKey) -> None: ...
+
+    async def list_keys(self, tenant_no: int | None) -> list[ApiKey]: ...
+
+    async def find_key(self, digest: bytes) -> ApiKey | None:
+        """The key with this SHA-256, revoked or not."""
+        ...
+
+    async def revoke_key(self, tenant_no: int | None, key_id: str, now: Millis) -> ApiKey:
+        """Raises ``NotFound``."""
+        ...
+
+    async def put_event_type(self, event_type: EventType) -> None:
+        """Create or replace."""
+        ...
+
+    async def get_event_type(self, tenant_no: int, name: str) -> EventType | None: ...
+
+    async def list_event_types(self, tenant_no: int, after: str, limit: int) -> list[EventType]:
+        """By name."""
+        ...
+
+    async def create_subscription(
+        self,
+        subscription_id: str,
+        tenant_no: int,
+        definition: Definition,
+        sealed: bytes,
+        now: Millis,
+        state: SubscriptionState = SubscriptionState.ACTIVE,
+        start_after: Position | None = None,
+    ) -> Subscription:
+        """Store it, matching from the next position of the log on, or from after ``start_after`` (a backfill)."""
+        ...
+
+    async def update_subscription(
+        self, subscription_no: int, expected_version: int, definition: Definition, sealed: bytes, now: Millis
+    ) -> Subscription:
+        """Store a new version; it decides what matches from the log's next position on.
+
+        Raises ``Conflict`` if the stored version is not ``expected_version``, ``NotFound`` if it is deleted.
+        """
+        ...
+
+    async def set_subscription_state(
+        self, subscription_no: int, state: SubscriptionState, reason: str, now: Millis, skip: bool = False
+    ) -> Subscription:
+        """Change the state. With ``skip``, the subscription's ``skip_to`` becomes the log's head: what is in the log
+        and was not matched by now is passed over. Raises ``NotFound`` if it is deleted."""
+        ...
+
+    async def get_subscription(self, tenant_no: int, subscription_id: str) -> Subscription:
+        """Raises ``NotFound`` (also for deleted ones)."""
+        ...
+
+    async def subscription_by_no(self, subscription_no: int) -> Subscription:
+        """Also deleted ones. Raises ``NotFound``."""
+        ...
+
+    async def list_subscriptions(
+        self, tenant_no: int, after: int, limit: int, search: str = "", event: str = "", url: str = ""
+    ) -> list[Subscription]:
+        """By number, without deleted ones. ``search`` looks in name, URL and metadata; ``event`` keeps those that name
+        this event type or pattern; ``url`` keeps those whose URL contains it."""
+        ...
+
+    async def definition_versions(self, subscription_no: int) -> list[DefinitionVersion]:
+        """All versions, oldest first."""
+        ...
+
+    async def reseal(self, reseal: Callable[[bytes, str], bytes]) -> int:
+        """Apply ``reseal(sealed, context)`` to all sealed values, after the master key changed; returns how many.
+        The context of a subscription's secrets is its id."""
+        ...
+
+
+# --- storage: questions ----------------------------------------------------------------------------------
+
+
+class EventQuery(Struct, frozen=True):
+    """Which events of a tenant, newest first, below position ``before`` (0: from the newest)."""
+
+    tenant_no: int
+    before: Position = 0
+    limit: int = 50
+    type: str = ""
+    object_type: str = ""
+    object_id: str = ""
+    correlation_id: str = ""
+    since: Millis = 0
+    until: Millis = 0
+
+
+class DeliveryQuery(Struct, frozen=True):
+    """Which deliveries of a subscription, newest first, below position ``before`` (0: from the newest).
+
+    ``states`` empty means all. ``since`` and ``until`` bound the time the event was received.
+    """
+
+    subscription_no: int
+    before: Position = 0
+    limit: int = 50
+    states: Sequence[DeliveryState] = ()
+    since: Millis = 0
+    until: Millis = 0
+
+
+class Delivery(Struct, frozen=True):
+    """A recorded delivery as the log shows it. ``due_at`` is set while it waits; ``status`` and ``error`` are
+    those of the last attempt."""
+
+    subscription_no: int
+    position: Position
+    sequence: int
+    state: DeliveryState
+    attempts: int
+    settled_at: Millis
+    due_at: Millis
+    status: int
+    error: str
+
+
+class QueryStore(Protocol):
+    """Reading for the API and the console. Every list is keyset-paged over an index."""
+
+    async def find_event(self, tenant_no: int, event_id: str) -> Event | None: ...
+
+    async def list_events(self, query: EventQuery) -> list[Event]: ...
+
+    async def list_deliveries(self, query: DeliveryQuery) -> list[Delivery]: ...
+
+    async def get_delivery(self, subscription_no: int, position: Position) -> Delivery | None: ...
+
+    async def event_deliveries(self, tenant_no: int, position: Position) -> list[Delivery]:
+        """The recorded deliveries of one event, over all subscriptions of its tenant."""
+        ...
+
+    async def list_attempts(self, subscription_no: int, position: Position) -> list[Attempt]:
+        """The attempts of a delivery, oldest first. Bodies past their retention are empty."""
+        ...
+
+    async def get_attempt(self, subscription_no: int, position: Position, number: int) -> Attempt | None: ...
+
+    async def lane_state(self, subscription_no: int) -> LaneState | None:
+        """The effective state: for a live lane the cursor is at least the watermark."""
+        ...
+
+    async def usage(self, tenant_no: int, since_day: str, until_day: str) -> list[Usage]:
+        """By day, both ends included."""
+        ...
+
+
+# --- storage: retention, life -----------------------------------------------------------------------------
+
+
+class RetentionStore(Protocol):
+    """Removing what is past its time, a little at a step."""
+
+    async def remove_events(self, tenant_no: int, before: Millis, until: Position, limit: int) -> int:
+        """Remove up to ``limit`` oldest events of a tenant received before ``before`` and at positions <= ``until``."""
+        ...
+
+    async def remove_attempts(self, tenant_no: int, before: Millis, limit: int) -> int:
+        """Remove up to ``limit`` attempts and settled deliveries whose time is before ``before``."""
+        ...
+
+    async def remove_bodies(self, tenant_no: int, before: Millis, limit: int) -> int:
+        """Remove up to ``limit`` response bodies of attempts started before ``before``."""
+        ...
+
+    async def oldest_needed(self, tenant_no: int) -> Position:
+        """The lowest position that a lane or a waiting delivery of the tenant still needs (head + 1 if none)."""
+        ...
+
+
+class Storage(EventLog, DeliveryStore, ConfigStore, QueryStore, RetentionStore, Protocol):
+    """All roles together, with its life."""
+
+    shards: int
+
+    async def open(self) -> None:
+        """Connect, and check or migrate the schema."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then disconnect."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises ``StorageUnavailable`` if a write could not succeed now."""
+        ...

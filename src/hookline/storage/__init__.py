@@ -1,0 +1,1 @@
+"""The engines that keep the log and its records: memory and SQLite."""

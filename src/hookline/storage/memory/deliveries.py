@@ -1,0 +1,213 @@
+"""The records of delivery in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
+
+from hookline.core.errors import Conflict, NotFound
+from hookline.core.model import (
+    DeliveryState,
+    LaneState,
+    Millis,
+    Order,
+    Position,
+    Replay,
+    ReplayState,
+    SubscriptionState,
+    Unsettled,
+)
+from hookline.ports import LanePosition, Lease, Record, ShardState
+from hookline.storage.common import (
+    attempt_bytes,
+    cancelled,
+    day_of,
+    effective_cursor,
+    hurried,
+    sent_again,
+    settled_as,
+    staggered,
+    stepped,
+)
+from hookline.storage.memory.state import MemoryState, Shard
+
+
+class MemoryDeliveries(MemoryState):
+    """Fills ``DeliveryStore``."""
+
+    async def lease(self, shard: int, owner: str, now: Millis, seconds: float) -> Lease | None:
+        held = self._shards[shard]
+        if held.owner != owner:
+            if held.owner is not None and held.expires_at > now:
+                return None
+            held.epoch += 1
+            held.owner = owner
+        held.expires_at = now + int(seconds * 1000)
+        return Lease(shard, owner, held.epoch, held.expires_at)
+
+    async def release(self, lease: Lease) -> None:
+        held = self._shards[lease.shard]
+        if (held.owner, held.epoch) == (lease.owner, lease.epoch):
+            held.owner = None
+            held.expires_at = 0
+
+    async def load_shard(self, shard: int, epoch: int) -> ShardState:
+        held = self._fenced(shard, epoch)
+        changes = self._changes(shard, 0)
+        numbers = {subscription.no for subscription in changes.subscriptions}
+        lanes = [self._lanes[no] for no in sorted(numbers & self._lanes.keys())]
+        running = [
+            replay
+            for replay in self._replays.values()
+            if replay.state is ReplayState.RUNNING and replay.subscription_no in numbers
+        ]
+        return ShardState(
+            watermark=held.watermark,
+            head=held.head,
+            changes=changes,
+            lanes=[self._lane_position(lane, held) for lane in lanes],
+            replays=running,
+        )
+
+    def _lane_position(self, lane: LaneState, shard: Shard) -> LanePosition:
+        no = lane.subscription_no
+        cursor = effective_cursor(lane, shard.watermark)
+        waiting = self._unsettled[no].values()
+        by_key = self._subscriptions[no].definition.order is Order.KEY
+        keys = {each.key for each in waiting if each.key is not None} if by_key else set[str]()
+        return LanePosition(
+            state=lane,
+            recorded=frozenset(
+                position
+                for recorded in (self._settled[no], self._unsettled[no])
+                for position in recorded
+                if position > cursor
+            ),
+            waiting=len(waiting),
+            next_due=min((each.due_at for each in waiting), default=0),
+            blocked_keys=sorted(keys),
+        )
+
+    async def record(self, batch: Record) -> None:
+        shard = self._fenced(batch.shard, batch.epoch)
+        self._check_known(batch)
+        self._count_attempts(batch)
+        for attempt in batch.attempts:
+            self._attempts[attempt.subscription_no, attempt.position][attempt.number] = attempt
+        for waiting in batch.unsettled:
+            self._put_back(waiting)
+        for settled in batch.settled:
+            self._unsettled[settled.subscription_no].pop(settled.position, None)
+            self._settled[settled.subscription_no][settled.position] = settled
+        self._lanes.update((lane.subscription_no, lane) for lane in batch.lanes)
+        shard.watermark = batch.watermark
+        for no, reason in batch.disabled:
+            self._disable(no, reason, batch.now)
+        for event in batch.operational:
+            self._append(event, batch.now)
+
+    def _check_known(self, batch: Record) -> None:
+        for attempt in batch.attempts:
+            self._subscription(attempt.subscription_no)
+
+    def _count_attempts(self, batch: Record) -> None:
+        day = day_of(batch.now)
+        for attempt in batch.attempts:
+            tenant_no = self._subscriptions[attempt.subscription_no].tenant_no
+            self._usage[tenant_no, day].update(attempts=1, attempt_bytes=attempt_bytes([attempt]))
+
+    def _put_back(self, waiting: Unsettled) -> None:
+        self._settled[waiting.subscription_no].pop(waiting.position, None)
+        self._unsettled[waiting.subscription_no][waiting.position] = waiting
+
+    def _disable(self, no: int, reason: str, now: Millis) -> None:
+        subscription = self._subscriptions.get(no)
+        if subscription is not None and subscription.state is SubscriptionState.ACTIVE:
+            state = SubscriptionState.DISABLED
+            self._change(
+                replace(subscription, state=state, state_reason=reason, state_at=now, updated_at=now)
+            )
+
+    async def due(self, subscription_no: int, now: Millis, limit: int) -> list[Unsettled]:
+        ready = (each for each in self._unsettled[subscription_no].values() if each.due_at <= now)
+        return sorted(ready, key=lambda each: (each.due_at, each.position))[:limit]
+
+    async def waiting(self, subscription_no: int) -> tuple[int, Millis]:
+        waiting = self._unsettled[subscription_no].values()
+        return len(waiting), min((each.due_at for each in waiting), default=0)
+
+    async def resend(self, subscription_no: int, positions: Sequence[Position], now: Millis) -> int:
+        count = sum([self._resend(subscription_no, position, now) for position in set(positions)])
+        if count:
+            self._requeue(subscription_no)
+        return count
+
+    def _resend(self, subscription_no: int, position: Position, now: Millis) -> bool:
+        events = self._shards[self._subscription(subscription_no).shard].events
+        waiting = self._unsettled[subscription_no].get(position)
+        settled = self._settled[subscription_no].get(position)
+        if waiting is not None:
+            self._put_back(hurried(waiting, now))
+        elif settled is not None and position in events:
+            self._put_back(sent_again(settled, events[position].key, now))
+        else:
+            return False
+        return True
+
+    async def drop_unsettled(self, subscription_no: int, now: Millis, state: DeliveryState) -> int:
+        waiting = self._unsettled.pop(subscription_no, {})
+        dropped = {position: settled_as(each, state, now) for position, each in waiting.items()}
+        self._settled[subscription_no].update(dropped)
+        return len(dropped)
+
+    # --- replays -------------------------------------------------------------------------------------
+
+    async def create_replay(self, replay: Replay) -> None:
+        self._subscription(replay.subscription_no)
+        if replay.id in self._replays:
+            raise Conflict("a replay job with this id exists")
+        self._replays[replay.id] = replay
+        self._requeue(replay.subscription_no)
+
+    async def step_replay(
+        self, replay_id: str, limit: int, due_at: Millis, interval: float, now: Millis
+    ) -> Replay:
+        replay = await self.get_replay(replay_id)
+        if replay.state is not ReplayState.RUNNING:
+            return replay
+        after = max(replay.after, replay.progress)
+        found = self._settled_range(replay.subscription_no, after, replay.until, replay.states)
+        moved = found[:limit]
+        events = self._shards[self._subscription(replay.subscription_no).shard].events
+        for settled, due in zip(moved, staggered(due_at, interval, len(moved)), strict=True):
+            self._put_back(sent_again(settled, events[settled.position].key, due))
+        positions = [settled.position for settled in moved]
+        return self._keep(stepped(replay, positions, len(found) > limit, now))
+
+    async def cancel_replay(self, replay_id: str, now: Millis) -> Replay:
+        replay = await self.get_replay(replay_id)
+        stopped = cancelled(replay, now)
+        if stopped is not replay:
+            self._requeue(replay.subscription_no)
+        return self._keep(stopped)
+
+    def _keep(self, replay: Replay) -> Replay:
+        self._replays[replay.id] = replay
+        return replay
+
+    async def get_replay(self, replay_id: str) -> Replay:
+        try:
+            return self._replays[replay_id]
+        except KeyError:
+            raise NotFound("there is no such replay job") from None
+
+    async def list_replays(self, subscription_no: int, limit: int) -> list[Replay]:
+        newest = reversed(self._replays.values())
+        mine: Iterable[Replay] = (each for each in newest if each.subscription_no == subscription_no)
+        return [replay for _, replay in zip(range(limit), mine, strict=False)]
+
+    async def count_settled(
+        self, subscription_no: int, after: Position, until: Position, states: Sequence[DeliveryState]
+    ) -> int:
+        return len(self._settled_range(subscription_no, after, until, states))

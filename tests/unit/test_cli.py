@@ -1,0 +1,305 @@
+"""The parts of the command that need no Hookline server; tests/e2e/test_cli.py has the rest."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from hookline.cli import given, output, reference
+from hookline.cli.client import Api, path
+from hookline.cli.events import BATCH_BYTES, BATCH_ITEMS, _batches
+from hookline.cli.failures import ApiRefused, Unreachable, Usage
+from hookline.cli.root import run
+from hookline.settings import TABLE
+
+DOCS = Path(__file__).parents[2] / "docs/reference"
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+@pytest.fixture
+def server():
+    """An HTTP server that gives the answers put into it, in turn, and keeps the requests."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self):
+            size = int(self.headers.get("content-length", 0))
+            made.requests.append((self.command, self.path, dict(self.headers), self.rfile.read(size)))
+            status, body = made.answers.pop(0)
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815 - http.server asks for these names
+
+        def log_message(self, format, *args):
+            pass
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.answers, made.requests = [], []
+    made.url = f"http://127.0.0.1:{made.server_port}"
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+def answer(status, body):
+    return status, json.dumps(body).encode()
+
+
+# --- the client ------------------------------------------------------------------------------------------
+
+
+def test_a_list_is_read_page_by_page(server):
+    server.answers += [
+        answer(200, {"data": [{"id": 1}, {"id": 2}], "next": "c"}),
+        answer(200, {"data": [{"id": 3}], "next": None}),
+    ]
+    api = Api(server.url + "/", "hk_1", "shop")
+    assert [item["id"] for item in api.pages(path("events"), {"type": "a b", "from": ""})] == [1, 2, 3]
+    (_, first, headers, _), (_, second, _, _) = server.requests
+    assert first == "/v1/events?type=a+b&limit=100"
+    assert second == "/v1/events?type=a+b&limit=100&cursor=c"
+    assert headers["authorization"] == "Bearer hk_1"
+    assert headers["hookline-tenant"] == "shop"
+
+
+def test_a_list_ends_at_its_limit(server):
+    server.answers.append(answer(200, {"data": [{"id": 1}, {"id": 2}], "next": "c"}))
+    assert len(list(Api(server.url).pages(path("events"), limit=2))) == 2
+    assert "limit=2" in server.requests[0][1]
+
+
+def test_any_text_may_be_an_id():
+    assert path("event-types", "order:created") == "/v1/event-types/order:created"
+    assert path("events", "../keys?x") == "/v1/events/..%2Fkeys%3Fx"
+
+
+def test_a_problem_is_told_with_all_faults(server, capfd):
+    faults = [{"field": "url", "message": "must be https"}, {"field": "", "message": "and\x1b[2J more"}]
+    problem = {"title": "T", "status": 422, "code": "invalid_input", "detail": "2 faults", "faults": faults}
+    server.answers.append(answer(422, problem))
+    assert run(["tenants", "show", "x", "--url", server.url, "--key", "k"]) == 1
+    told = capfd.readouterr().err
+    assert told == "Error: 2 faults (422 invalid_input)\n  url: must be https\n  and�[2J more\n"
+
+
+@pytest.mark.parametrize("reply", [(200, b"<html>"), (404, b"no"), (302, b"{}"), (500, b"[]")])
+def test_what_is_not_hookline_is_told(server, reply):
+    server.answers.append(reply)
+    with pytest.raises(Unreachable, match="is the URL right"):
+        Api(server.url).get("/v1/x")
+
+
+def test_an_error_without_details_has_its_status(server):
+    server.answers.append(answer(503, {}))
+    with pytest.raises(ApiRefused, match="no reason given \\(503\\)"):
+        Api(server.url).get("/v1/x")
+
+
+def test_nothing_listens(server, capfd):
+    server.answers.append((200, b"{}"))
+    Api(server.url).get("/")
+    port = server.server_port
+    server.shutdown()
+    server.server_close()
+    assert run(["tenants", "list", "--url", f"http://127.0.0.1:{port}", "--key", "k"]) == 3
+    assert "nothing listens there" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["localhost:8480", "ftp://h/", ""])
+def test_a_url_must_be_one(url):
+    with pytest.raises(Unreachable, match="http://"):
+        Api(url)
+
+
+def test_the_operator_key_of_this_machine_is_used_here_and_nowhere_else(server, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hookline-data").mkdir()
+    (tmp_path / "hookline-data/operator.key").write_text("hk_of_this_machine\n")
+    server.answers += [answer(200, {"data": []})]
+    assert run(["tenants", "list", "--url", server.url]) == 0
+    assert server.requests[0][2]["authorization"] == "Bearer hk_of_this_machine"
+    assert "using the operator key in" in capfd.readouterr().err
+    from hookline.cli.target import _local_key
+
+    assert _local_key("http://192.0.2.1:8480") == ""
+
+
+# --- publishing ------------------------------------------------------------------------------------------
+
+
+def test_a_payload_is_sent_byte_for_byte(server, capfd):
+    server.answers.append(answer(202, {"id": "evt_1", "duplicate": False}))
+    data = '{"total": 10.00, "big": 12345678901234567890123, "e": 1E2,  "a": "\\u00e9"}'
+    arguments = [
+        "publish",
+        "order:created",
+        data,
+        "--object",
+        "order:4471",
+        "--user",
+        "eve",
+        "--order-key",
+        "k",
+    ]
+    assert run([*arguments, "--url", server.url, "--key", "k"]) == 0
+    body = server.requests[0][3].decode()
+    assert f'"data": {data}' in body
+    sent = json.loads(body)
+    del sent["data"]
+    assert sent == {
+        "type": "order:created",
+        "object": {"type": "order", "id": "4471"},
+        "source": {"user_id": "eve"},
+        "key": "k",
+    }
+    assert capfd.readouterr().out == "evt_1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["publish", "order:created"], "TYPE and DATA"),
+        (["publish", "order:created", "{", "--key", "k"], "not valid JSON"),
+        (["publish", "a", "@/nowhere/file"], "cannot be read"),
+        (["publish", "--file", "/nowhere/file"], "cannot be read"),
+        (["publish", "a", "{}", "--file", "x"], "either"),
+        (["subscriptions", "create", "--header", "x"], "name=value"),
+        (["subscriptions", "create"], "needs a URL"),
+        (["subscriptions", "create", "--spec", "[]"], "JSON object"),
+        (["replay", "sub_1"], "--from"),
+        (["tenants", "lst"], "Did you mean"),
+        (["tenants", "list", "--limit", "x"], "Invalid value"),
+        (["serve", "--port", "99999"], "accepted: a whole number"),
+    ],
+)
+def test_what_makes_no_sense_is_told(arguments, told, capfd):
+    assert run(arguments) == 2
+    assert told in capfd.readouterr().err
+
+
+def test_files_are_cut_into_batches():
+    lines = [b'{"n": %d}\n' % n for n in range(BATCH_ITEMS + 1)]
+    assert [len(batch) for batch in _batches(io.BytesIO(b"\r\n".join(lines)))] == [BATCH_ITEMS, 1]
+    large = b"x" * (BATCH_BYTES // 2) + b"\n"
+    assert [len(batch) for batch in _batches(io.BytesIO(large * 3 + b"last"))] == [1, 1, 2]
+
+
+# --- input and output ------------------------------------------------------------------------------------
+
+
+def test_times_may_be_given_as_long_ago():
+    got = datetime.fromisoformat(given.time("2h"))
+    assert abs(got - (datetime.now(UTC) - timedelta(hours=2))) < timedelta(minutes=1)
+    assert given.time("2026-01-31T12:00:00Z") == "2026-01-31T12:00:00Z"
+    assert given.time("beginning") == "beginning"
+    assert given.time("") == ""
+
+
+def test_values_from_files_and_standard_input(tmp_path, monkeypatch):
+    (tmp_path / "x.json").write_text('{"a": 1}\n')
+    assert given.json_object(f"@{tmp_path}/x.json", "x") == {"a": 1}
+    monkeypatch.setattr(sys, "stdin", io.StringIO("[1.0]"))
+    assert given.json_text("-", "x") == "[1.0]"
+
+
+def test_pairs():
+    assert given.pairs(("a=1", "b=c=d", "e="), "--header") == {"a": "1", "b": "c=d", "e": ""}
+    with pytest.raises(Usage):
+        given.pairs(("=1",), "--header")
+
+
+ITEM = {
+    "id": "x",
+    "object": {"type": "order", "id": "1\t\x1b]0;t\x07"},
+    "tags": ["a", "b"],
+    "on": True,
+    "none": None,
+}
+
+
+def test_into_a_pipe_a_list_is_tab_separated_and_harmless(capfd):
+    columns = {
+        "id": "id",
+        "object id": "object.id",
+        "tags": "tags",
+        "on": "on",
+        "none": "none",
+        "deep": "id.x",
+    }
+    output.show_list([ITEM], columns, as_json=False)
+    assert capfd.readouterr().out == "id\tobject id\ttags\ton\tnone\tdeep\nx\t1��]0;t�\ta, b\tyes\t\t\n"
+
+
+def test_json_is_one_object_a_line(capfd):
+    output.show_list([ITEM, {"a": "é"}], {"id": "id"}, as_json=True)
+    first, second = capfd.readouterr().out.splitlines()
+    assert json.loads(first) == ITEM
+    assert second == '{"a": "é"}'
+
+
+def test_on_a_terminal_a_list_is_a_table(capfd, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    output.show_list([{"id": "[red]x"}], {"id": "id", "name": "name"}, as_json=False)
+    output.show_list([], {"id": "id"}, as_json=False)
+    told = capfd.readouterr()
+    assert "[red]x" in told.out
+    assert told.err == "none\n"
+
+
+def test_an_item_is_shown_field_by_field(capfd):
+    item = {"id": "x", "retry": {"kind": "list", "delays": [5.0]}, "log": [{"a": 1}], "empty": {}}
+    output.show_item(item, as_json=False)
+    assert capfd.readouterr().out.splitlines() == [
+        "id:    x",
+        "retry:",
+        "  kind:   list",
+        "  delays: [5.0]",
+        "log:",
+        '  - {"a": 1}',
+        "empty: {}",
+    ]
+
+
+# --- help and docs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "made"), [("settings.md", reference.settings_page), ("cli.md", reference.cli_page)]
+)
+def test_the_docs_say_what_the_code_does(name, made):
+    assert (DOCS / name).read_text("utf-8") == made(), "run scripts/docs"
+
+
+def test_serve_help_has_every_setting(capfd):
+    assert run(["serve", "--help"]) == 0
+    told = capfd.readouterr().out
+    assert [row.variable for row in TABLE.values() if row.variable not in told] == []
+
+
+def test_help_imports_neither_server_nor_client():
+    code = (
+        "import sys; from hookline.cli.root import run; run(['--help']);"
+        "sys.exit(str([name for name in ('starlette', 'pycurl', 'urllib3', 'hookline.app') if name in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+    )
+    assert done.stderr == "[]\n"
+    assert "subscriptions" in done.stdout
