@@ -237,6 +237,7 @@ def _http_server(app: object, host: str, port: int, grace: float) -> _Server:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
         backlog=BACKLOG,
         timeout_graceful_shutdown=max(1, int(grace)),

@@ -1,63 +1,142 @@
 """The names of all metrics, in one list, and the logger.
 
-Counters are plain objects bound once; endpoint and tenant ids are never labels (their number is not bounded).
+Counting happens several times for each event, so it is an addition to a plain number; Prometheus' forms are made when
+it asks. Endpoint and tenant ids are never labels: their number is not bounded.
 """
 
 from __future__ import annotations
 
-import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 
-LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0)
-"""Seconds. An attempt may last as long as its total timeout, 20 s by default."""
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0)
+"""Upper bounds for the length of an attempt, which may last as long as its total timeout (20 s by default)."""
+RESULTS = ("error", "1xx", "2xx", "3xx", "4xx", "5xx")
+"""What an attempt came to: no answer, or the class of its status."""
+_PREFIX = "hookline_"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("hookline")
 
 
-class Metrics:
+class Counter:
+    """A number that only grows."""
+
+    __slots__ = ("help", "name", "value")
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = _PREFIX + name
+        self.help = text
+        self.value = 0
+
+    def inc(self, count: int = 1) -> None:
+        self.value += count
+
+    def family(self) -> Metric:
+        return CounterMetricFamily(self.name, self.help, self.value)
+
+
+class Gauge:
+    """A number as it is now."""
+
+    __slots__ = ("help", "name", "value")
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = _PREFIX + name
+        self.help = text
+        self.value = 0.0
+
+    def set(self, value: float) -> None:
+        self.value = value
+
+    def family(self) -> Metric:
+        return GaugeMetricFamily(self.name, self.help, self.value)
+
+
+class Results:
+    """Attempts by what they came to, one of ``RESULTS`` by number."""
+
+    __slots__ = ("counts", "help", "name")
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = _PREFIX + name
+        self.help = text
+        self.counts = [0] * len(RESULTS)
+
+    def inc(self, status: int) -> None:
+        """Count an HTTP status; 0 for a request without an answer."""
+        self.counts[min(status // 100, 5)] += 1
+
+    def family(self) -> Metric:
+        family = CounterMetricFamily(self.name, self.help, labels=["result"])
+        for result, count in zip(RESULTS, self.counts, strict=True):
+            family.add_metric([result], count)
+        return family
+
+
+class Histogram:
+    """How many values there were up to each of some bounds."""
+
+    __slots__ = ("bounds", "counts", "help", "name", "total")
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self.name = _PREFIX + name
+        self.help = text
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def family(self) -> Metric:
+        buckets: list[tuple[str, float]] = []
+        reached = 0
+        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
+            reached += count
+            buckets.append((bound, reached))
+        return HistogramMetricFamily(self.name, self.help, buckets=buckets, sum_value=self.total)
+
+
+class Metrics(Collector):
     """All metrics of one process, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        counter, gauge = self._counter, self._gauge
-        self.appended = counter("events_appended", "Events stored in the log")
-        self.duplicates = counter("events_duplicate", "Events that were published again and not stored twice")
-        self.refused = counter("events_refused", "Events refused because too many were waiting")
-        self.schema_violations = counter("schema_violations", "Payloads that did not fit their schema")
-        self.matched = counter("deliveries_matched", "Deliveries that became due because an event matched")
-        self.succeeded = counter("deliveries_succeeded", "Deliveries that an endpoint accepted")
-        self.failed = counter("deliveries_failed", "Deliveries given up after the last retry")
-        self.expired = counter("deliveries_expired", "Deliveries whose event was past its retention")
-        self.retried = counter("deliveries_retried", "Attempts that failed and will be repeated")
-        self.records = counter("records_written", "Batches of outcomes written")
-        self.takeovers = counter("leases_taken", "Shards this worker took over")
-        self.lost_leases = counter("leases_lost", "Shards this worker lost")
-        self.attempts = Counter(
-            "hookline_attempts",
-            "HTTP requests by the class of their answer",
-            ["result"],
-            registry=self.registry,
-        )
-        self.attempt_seconds = Histogram(
-            "hookline_attempt_seconds",
-            "Length of an HTTP request",
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        )
-        self.in_flight = gauge("requests_in_flight", "HTTP requests under way")
-        self.unrecorded = gauge("outcomes_unrecorded", "Outcomes that are not written yet")
-        self.lanes_behind = gauge(
+        self.appended = Counter("events_appended", "Events stored in the log")
+        self.duplicates = Counter("events_duplicate", "Events that were published again and not stored twice")
+        self.refused = Counter("events_refused", "Events refused because too many were waiting")
+        self.schema_violations = Counter("schema_violations", "Payloads that did not fit their schema")
+        self.matched = Counter("deliveries_matched", "Deliveries that became due because an event matched")
+        self.succeeded = Counter("deliveries_succeeded", "Deliveries that an endpoint accepted")
+        self.failed = Counter("deliveries_failed", "Deliveries given up after the last retry")
+        self.expired = Counter("deliveries_expired", "Deliveries whose event was past its retention")
+        self.retried = Counter("deliveries_retried", "Attempts that failed and will be repeated")
+        self.records = Counter("records_written", "Batches of outcomes written")
+        self.takeovers = Counter("leases_taken", "Shards this worker took over")
+        self.lost_leases = Counter("leases_lost", "Shards this worker lost")
+        self.attempts = Results("attempts", "HTTP requests by what they came to")
+        self.attempt_seconds = Histogram("attempt_seconds", "Length of an HTTP request", SECONDS)
+        self.in_flight = Gauge("requests_in_flight", "HTTP requests under way")
+        self.unrecorded = Gauge("outcomes_unrecorded", "Outcomes that are not written yet")
+        self.lanes_behind = Gauge(
             "lanes_behind", "Active subscriptions that read from the log, not from memory"
         )
-        self.lanes_stopped = gauge("lanes_stopped", "Subscriptions that are paused or disabled")
-        self.breakers_open = gauge("breakers_open", "Subscriptions whose breaker is open")
-        self.oldest_due_seconds = gauge(
-            "oldest_due_seconds", "Age of the oldest delivery that is due and not sent"
+        self.lanes_stopped = Gauge("lanes_stopped", "Subscriptions that are paused or disabled")
+        self.breakers_open = Gauge("breakers_open", "Subscriptions whose breaker is open")
+        self.oldest_due_seconds = Gauge(
+            "oldest_due_seconds", "Age of the oldest delivery that is due, not sent"
         )
-        self.lag = gauge("log_lag_events", "Events in the log that matching has not reached")
+        self.lag = Gauge("log_lag_events", "Events in the log that matching has not reached")
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
 
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(f"hookline_{name}", text, registry=self.registry)
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"hookline_{name}", text, registry=self.registry)
+    def collect(self) -> Iterator[Metric]:
+        """All metrics in Prometheus' forms."""
+        for metric in vars(self).values():
+            if isinstance(metric, Counter | Gauge | Results | Histogram):
+                yield metric.family()

@@ -165,7 +165,11 @@ def api_server(make_storage: Callable[[], Storage], options: Options | None = No
 
 
 async def _serve(
-    storage: Storage, options: Options | None, ready: list[Api], started: threading.Event, stop: threading.Event
+    storage: Storage,
+    options: Options | None,
+    ready: list[Api],
+    started: threading.Event,
+    stop: threading.Event,
 ) -> None:
     await storage.open()
     clock, metrics = SystemClock(), Metrics()
@@ -194,7 +198,13 @@ async def _serve(
     )
     await services.tenants.adopt_operator_key(OPERATOR)
     config = uvicorn.Config(
-        create_app(services), port=0, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
+        create_app(services),
+        port=0,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
     )
     server = _Server(config)
     async with asyncio.TaskGroup() as tasks:

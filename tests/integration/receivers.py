@@ -6,15 +6,18 @@ A behaviour is a coroutine function that gets each parsed request as an ``Exchan
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import trustme
+
+_TURNS_TO_ACCEPT = 5
+"""Turns of the loop after which a connection being accepted is up: asyncio loses those of a closed server."""
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -115,6 +118,25 @@ def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Streams, with a list of the connections that are open."""
+
+    def __init__(self, serve: Callable[..., Awaitable[None]], live: set[asyncio.Transport]) -> None:
+        super().__init__(asyncio.StreamReader(), serve)
+        self._live = live
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are not subclasses
+        self._live.add(self._transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert self._transport
+        self._live.discard(self._transport)
+        super().connection_lost(exc)
+
+
 @asynccontextmanager
 async def receiver(
     behave: Behaviour = answer_ok,
@@ -127,33 +149,31 @@ async def receiver(
 
     ``greet`` is called for each connection instead of reading requests from it (its request is empty).
     """
-    running: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        running.add(task)
         this.connections += 1
         try:
             await _converse(this, behave, greet, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, asyncio.CancelledError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            pass  # the other side went away, or was sent away
         finally:
             writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await writer.wait_closed()
-            running.discard(task)
 
-    server = await asyncio.start_server(serve, host, 0, ssl=tls, backlog=1024)
+    live: set[asyncio.Transport] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Protocol(serve, live), host, 0, ssl=tls, backlog=1024)
     port = server.sockets[0].getsockname()[1]
     this = Receiver("https" if tls else "http", f"[{host}]" if ":" in host else host, port)
     try:
         yield this
     finally:
+        for _ in range(_TURNS_TO_ACCEPT):
+            await asyncio.sleep(0)
         server.close()
-        for task in list(running):
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        while live:
+            for transport in list(live):
+                transport.abort()
+            await asyncio.sleep(0)
 
 
 async def _converse(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from typing import Any
@@ -43,6 +43,13 @@ def begin(sender: Sender, what: Request) -> asyncio.Future[Outcome]:
     future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     sender.start(what, future.set_result)
     return future
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for a condition that no event tells of."""
+    async with asyncio.timeout(PATIENCE):
+        while not holds():
+            await asyncio.sleep(0.001)
 
 
 async def send(sender: Sender, url: str, **fields: Any) -> Outcome:

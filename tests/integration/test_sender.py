@@ -16,7 +16,7 @@ from hookline.ports import ErrorClass, Outcome
 from hookline.sender import CurlSender
 from hookline.sender.transfer import SENT_AGAIN
 from tests.integration.receivers import OK, Exchange, answer, receiver, status, stay_silent
-from tests.integration.senders import LOOPBACK, begin, open_sender, request, send
+from tests.integration.senders import LOOPBACK, begin, open_sender, request, send, until
 
 
 class SystemClock:
@@ -149,7 +149,7 @@ async def test_connections_are_kept_and_used_again(sender: CurlSender) -> None:
     assert {one.address for one in others} == {first.address}
 
 
-async def test_a_connection_closed_while_idle_costs_nothing(sender: CurlSender) -> None:
+async def test_a_connection_closed_while_idle_costs_no_request(sender: CurlSender) -> None:
     closed = asyncio.Event()
 
     async def answer_then_close(exchange: Exchange) -> None:
@@ -161,7 +161,7 @@ async def test_a_connection_closed_while_idle_costs_nothing(sender: CurlSender) 
     async with receiver(answer_then_close) as there:
         for number in range(5):
             outcome = await send(sender, there.url(f"/{number}"))
-            assert (outcome.status, outcome.detail) == (200, "")
+            assert outcome.status == 200
             await asyncio.wait_for(closed.wait(), 5)
             closed.clear()
     assert [got.target for got in there.requests] == [f"/{number}" for number in range(5)]
@@ -185,7 +185,7 @@ async def test_a_request_repeated_on_a_new_connection_is_reported(sender: CurlSe
 
 
 async def test_a_request_is_repeated_once_at_most(sender: CurlSender) -> None:
-    """Every kept connection turns out dead: the second one's death is the answer, there is no third."""
+    """The endpoint drops this request on whatever connection: it gets it twice, never a third time."""
 
     async def hold_then_close(exchange: Exchange) -> None:
         if exchange.request.target == "/keep":
@@ -202,7 +202,7 @@ async def test_a_request_is_repeated_once_at_most(sender: CurlSender) -> None:
         assert [one.status for one in await asyncio.gather(*kept)] == [200, 200, 200]
         outcome = await send(sender, there.url("/drop"))
     assert outcome.error is ErrorClass.RESET
-    assert outcome.detail == "the endpoint closed the connection before answering, twice"
+    assert outcome.detail == f"the endpoint closed the connection before answering ({SENT_AGAIN})"
     assert [got.target for got in there.requests].count("/drop") == 2
 
 
@@ -224,7 +224,7 @@ async def test_hundreds_of_requests_at_once(sender: CurlSender) -> None:
 
 
 async def test_requests_in_flight_are_bounded() -> None:
-    async with open_sender(max_in_flight=2) as sender, receiver(stay_silent) as there:
+    async with receiver(stay_silent) as there, open_sender(max_in_flight=2) as sender:
         for _ in range(2):
             begin(sender, request(there.url()))
         outcome = await send(sender, there.url())
@@ -284,12 +284,10 @@ async def test_close_gives_up_what_is_in_flight_and_frees_all_sockets() -> None:
         for _ in range(20):
             sender.start(request(silent.url()), outcomes.append)
         await send(sender, there.url())
-        while len(silent.requests) < 20:
-            await asyncio.sleep(0)
+        await until(lambda: len(silent.requests) == 20)
         await sender.close()
         await sender.close()
-        while _sockets() - before:  # the receivers' ends go when they notice that ours are gone
-            await asyncio.sleep(0.001)
+        await until(lambda: not _sockets() - before)  # the receivers' ends go when they notice
         with pytest.raises(RuntimeError, match="closed"):
             sender.start(request(there.url()), outcomes.append)
     assert outcomes == []

@@ -23,28 +23,37 @@ DOCS = Path(__file__).parents[2] / "docs/reference"
 SOURCE = Path(__file__).parents[2] / "src"
 
 
+class Canned(ThreadingHTTPServer):
+    """Gives the answers put into it, in turn, and keeps the requests."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), CannedHandler)
+        self.answers: list[tuple[int, bytes]] = []
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class CannedHandler(BaseHTTPRequestHandler):
+    server: Canned  # pyright: ignore[reportIncompatibleVariableOverride] - it is made by it alone
+
+    def answer(self):
+        size = int(self.headers.get("content-length", 0))
+        self.server.requests.append((self.command, self.path, dict(self.headers), self.rfile.read(size)))
+        status, body = self.server.answers.pop(0)
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815 - http.server asks for these names
+
+    def log_message(self, format, *args):
+        pass
+
+
 @pytest.fixture
 def server():
-    """An HTTP server that gives the answers put into it, in turn, and keeps the requests."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self):
-            size = int(self.headers.get("content-length", 0))
-            made.requests.append((self.command, self.path, dict(self.headers), self.rfile.read(size)))
-            status, body = made.answers.pop(0)
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815 - http.server asks for these names
-
-        def log_message(self, format, *args):
-            pass
-
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.answers, made.requests = [], []
-    made.url = f"http://127.0.0.1:{made.server_port}"
+    made = Canned()
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield made
@@ -165,6 +174,21 @@ def test_a_payload_is_sent_byte_for_byte(server, capfd):
         "key": "k",
     }
     assert capfd.readouterr().out == "evt_1\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["publish", "a", "-", "--id", "x", "--json"],
+        ["event-types", "create", "a", "--json", "--example", "-"],
+        ["subscriptions", "update", "a", "--spec", "-", "--json"],
+    ],
+)
+def test_a_hyphen_is_standard_input(server, monkeypatch, arguments):
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"n": 1.50}\n'))
+    server.answers.append(answer(200, {"id": "x", "duplicate": False}))
+    assert run([*arguments, "--url", server.url, "--key", "k"]) == 0
+    assert b"1.5" in server.requests[0][3]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from hookline.api.http import (
     Disconnected,
+    Patience,
     RequestIds,
     read_body,
     require_json,
@@ -76,6 +77,8 @@ class Ingest:
     def __init__(self, services: Services, request_ids: RequestIds) -> None:
         self._services = services
         self._ids = request_ids
+        self._patience = Patience(services.options.body_seconds)
+        self._limit = services.options.event_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         authorization, length, content_type, named, offered = _head(scope["headers"])
@@ -88,8 +91,7 @@ class Ingest:
                 raise InvalidInput(
                     "this path takes no query parameters", [Fault("", "has no query parameters")]
                 )
-            options = self._services.options
-            body = await read_body(receive, length, options.event_bytes, options.body_seconds)
+            body = await read_body(receive, length, self._limit, self._patience)
             published = await self._services.publisher.publish(tenant, body)
         except HooklineError as error:
             await respond_problem(send, error, request_id)

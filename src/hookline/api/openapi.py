@@ -10,7 +10,7 @@ import msgspec
 
 from hookline import __version__
 from hookline.api.problems import MethodNotAllowed, RequestTimeout, UnsupportedMediaType
-from hookline.api.route import JSON, AnyRoute, Nothing
+from hookline.api.route import JSON, NDJSON, AnyRoute, Nothing
 from hookline.api.wire import Problem
 from hookline.core.errors import (
     Forbidden,
@@ -174,7 +174,7 @@ def _operation(route: AnyRoute, schema_of: Json) -> Json:
         operation["requestBody"] = {
             "required": route.body_required,
             "content": {
-                kind: {"schema": schema_of[repr(_body_type(route))] if "json" in kind else {}}
+                kind: {"schema": {} if kind == NDJSON else schema_of[repr(_body_type(route))]}
                 for kind in route.media_types
             },
         }

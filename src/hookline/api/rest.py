@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from hookline.api.http import (
     Disconnected,
+    Patience,
     RequestIds,
     encode,
     header,
@@ -29,6 +30,8 @@ from hookline.core.model import Tenant
 from hookline.core.reading import parse_json, read_json, read_texts
 
 MAX_QUERY = 8192
+_ALWAYS: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+"""Answers hold secrets, and payloads that publishers and receivers wrote."""
 
 
 class Endpoint:
@@ -38,6 +41,7 @@ class Endpoint:
         self._services = services
         self._ids = request_ids
         self._routes = routes
+        self._patience = Patience(services.options.body_seconds)
         self._allowed = sorted({*routes, "HEAD"} if "GET" in routes else routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +51,7 @@ class Endpoint:
             reply = await self._reply(route, scope, receive, request_id.decode("ascii"))
             if route.changes:
                 self._services.changed()
-            headers: Headers = [(b"x-request-id", request_id), *reply.headers]
+            headers: Headers = [(b"x-request-id", request_id), *_ALWAYS, *reply.headers]
             status = reply.status or route.status
             body = encode(reply.body) if reply.raw is None else reply.raw
             if status != 204:
@@ -71,7 +75,7 @@ class Endpoint:
         services = self._services
         caller, owner = await _identify(services, route, scope)
         query = read_texts(route.query, _pairs(scope["query_string"]))
-        body = await _body(services, route, scope, receive)
+        body = await self._body(route, scope, receive)
         call: Call[Any, Any] = Call(
             services=services,
             caller=caller,
@@ -84,6 +88,22 @@ class Endpoint:
         )
         answer = await route.handler(call)
         return answer if isinstance(answer, Reply) else Reply(answer)
+
+    async def _body(self, route: AnyRoute, scope: Scope, receive: Receive) -> object:
+        if route.body is Nothing:
+            return Nothing()
+        options = self._services.options
+        limit = options.batch_bytes if route.large else options.body_bytes
+        length = header(scope, b"content-length")
+        body = await read_body(receive, length, limit, self._patience)
+        if not body and not route.body_required:
+            return route.body()
+        content_type = media_type(header(scope, b"content-type")).decode("latin-1")
+        if content_type and content_type not in route.media_types:
+            raise UnsupportedMediaType(f"send the body as Content-Type: {' or '.join(route.media_types)}")
+        if route.body is bytes:
+            return body
+        return parse_json(body) if route.body is object else read_json(route.body, body)
 
 
 async def _identify(services: Services, route: AnyRoute, scope: Scope) -> tuple[Caller | None, Tenant | None]:
@@ -110,23 +130,6 @@ def _pairs(query_string: bytes) -> list[tuple[str, str]]:
         )
     except ValueError:
         raise InvalidInput("the query string is not valid: percent-encoded UTF-8 is expected") from None
-
-
-async def _body(services: Services, route: AnyRoute, scope: Scope, receive: Receive) -> object:
-    if route.body is Nothing:
-        return Nothing()
-    options = services.options
-    limit = options.batch_bytes if route.large else options.body_bytes
-    length = header(scope, b"content-length")
-    body = await read_body(receive, length, limit, options.body_seconds)
-    if not body and not route.body_required:
-        return route.body()
-    content_type = media_type(header(scope, b"content-type")).decode("latin-1")
-    if content_type and content_type not in route.media_types:
-        raise UnsupportedMediaType(f"send the body as Content-Type: {' or '.join(route.media_types)}")
-    if route.body is bytes:
-        return body
-    return parse_json(body) if route.body is object else read_json(route.body, body)
 
 
 class Missing:

@@ -98,7 +98,11 @@ def _probe(to: Target, where: str) -> tuple[bool, str]:
 
 def _key(to: Target) -> tuple[bool, str]:
     status, answer = to.api.exchange("GET", "/v1/whoami")
-    return status == 200, f"{'accepted' if status == 200 else status}: {_short(answer)}"
+    if status != 200:
+        return False, f"{status}: {_short(answer)}"
+    whoami = json.loads(answer)
+    tenant = output.cell(whoami, "tenant.id")
+    return True, f"accepted: {output.cell(whoami, 'key.scopes')}{f' of tenant {tenant}' if tenant else ''}"
 
 
 def _short(answer: bytes) -> str:

@@ -59,8 +59,8 @@ def create(
     description: str = "",
     group: str = "",
     usage: str = "",
-    schema: str = "",
-    example: str = "",
+    schema: given.Source = "",
+    example: given.Source = "",
     to: Target = Target(),
 ) -> None:
     """Create an event type.
@@ -92,8 +92,8 @@ def update(
     description: str = "",
     group: str = "",
     usage: str = "",
-    schema: str = "",
-    example: str = "",
+    schema: given.Source = "",
+    example: given.Source = "",
     force: bool = False,
     to: Target = Target(),
 ) -> None:

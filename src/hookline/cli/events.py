@@ -103,7 +103,7 @@ def related(event: str, /, *, limit: int = 50, to: Target = Target()) -> None:
 
 def publish(
     type: str = "",
-    data: str = "",
+    data: given.Source = "",
     /,
     *,
     id: str = "",
@@ -113,7 +113,7 @@ def publish(
     occurred_at: str = "",
     application: str = "",
     user: str = "",
-    file: str = "",
+    file: given.Source = "",
     to: Target = Target(),
 ) -> int:
     """Publish one event (TYPE and DATA), or every line of a file (--file).

@@ -7,9 +7,14 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from hookline.cli.failures import Usage
+
+Source = Annotated[str, Parameter(allow_leading_hyphen=True)]
+"""An option that may be ``-``."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

@@ -48,7 +48,7 @@ class Options:
     max_in_flight: Annotated[int | None, Parameter(help="The most requests at a time.")] = None
     rate: Annotated[int | None, Parameter(help="The most requests in a second.")] = None
     spec: Annotated[
-        str,
+        given.Source,
         Parameter(help="Anything as a JSON object, @path of a file, or -. The other options win over it."),
     ] = ""
 
@@ -173,7 +173,7 @@ def resume(id: str, /, *, skip: bool = False, to: Target = Target()) -> None:
 
 
 @app.command(name="test")
-def send_test(id: str, /, *, type: str = "", data: str = "", to: Target = Target()) -> int:
+def send_test(id: str, /, *, type: str = "", data: given.Source = "", to: Target = Target()) -> int:
     """Send a test event right now, and show the answer. Exit code 1 if the endpoint did not accept it.
 
     Parameters
@@ -190,7 +190,7 @@ def send_test(id: str, /, *, type: str = "", data: str = "", to: Target = Target
 
 
 @app.command
-def preview(id: str, /, *, event: str = "", spec: str = "", to: Target = Target()) -> None:
+def preview(id: str, /, *, event: str = "", spec: given.Source = "", to: Target = Target()) -> None:
     """Show the exact request that an event would become, and whether and why it matches.
 
     Parameters

@@ -36,7 +36,7 @@ USAGE_COLUMNS = {
 SchemaMode = Annotated[
     str, Parameter(help="Payloads that do not fit their schema: strict refuses, log logs, off ignores them.")
 ]
-Days = Annotated[int, Parameter(help="Days that this is kept; by default as the server is set.")]
+Days = Annotated[int | None, Parameter(help="Days that this is kept; by default as the server is set.")]
 
 tenants = App(name="tenants")
 keys = App(name="keys")
@@ -50,9 +50,9 @@ def create(
     name: str = "",
     profile: str = "",
     schema_mode: SchemaMode = "",
-    events_days: Days = 0,
-    attempts_days: Days = 0,
-    bodies_days: Days = 0,
+    events_days: Days = None,
+    attempts_days: Days = None,
+    bodies_days: Days = None,
     to: Target = Target(),
 ) -> None:
     """Create a tenant and its first API key, which is shown this once.
@@ -97,9 +97,9 @@ def update(
     name: str = "",
     profile: str = "",
     schema_mode: SchemaMode = "",
-    events_days: Days = 0,
-    attempts_days: Days = 0,
-    bodies_days: Days = 0,
+    events_days: Days = None,
+    attempts_days: Days = None,
+    bodies_days: Days = None,
     to: Target = Target(),
 ) -> None:
     """Change a tenant; what is not given stays.

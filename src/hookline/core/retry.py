@@ -151,9 +151,8 @@ def _http_date(text: str, now: Millis) -> Millis | None:
 
 def _full_year(two_digits: int, now: Millis) -> int:
     """RFC 9110: a year that seems more than 50 years ahead is the past year with the same digits."""
-    this_year = datetime.fromtimestamp(now / 1000, UTC).year
-    year = this_year - this_year % 100 + two_digits
-    return year - 100 if year > this_year + 50 else year
+    latest = datetime.fromtimestamp(now / 1000, UTC).year + 50
+    return latest - (latest - two_digits) % 100
 
 
 # --- checking ---------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from hookline.core.model import Millis
 
@@ -14,7 +15,13 @@ LATEST: Millis = 253_402_300_799_000
 
 def rfc3339(time: Millis) -> str:
     """``2026-03-01T09:30:00.250Z``; always UTC with three decimals."""
-    return (_EPOCH + timedelta(milliseconds=time)).strftime("%Y-%m-%dT%H:%M:%S") + f".{time % 1000:03d}Z"
+    return f"{_second(time // 1000)}.{time % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    """Events come in time order, so the same second is written many times in a row."""
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_rfc3339(text: str) -> Millis:

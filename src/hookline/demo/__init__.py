@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Raises ``KeyboardInterrupt`` after cleaning up, if it is interrupted.
     """
-    options = _options(sys.argv[1:] if argv is None else argv)
+    options = options_of(sys.argv[1:] if argv is None else argv)
     from hookline.demo.client import Refused, Unreachable
     from hookline.demo.processes import ProcessFailed
 
@@ -68,7 +68,8 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
             yield error
 
 
-def _options(argv: Sequence[str]) -> Options:
+def options_of(argv: Sequence[str]) -> Options:
+    """What a command line says; ends the process with 2 if it makes no sense."""
     from hookline.demo.run import Options
 
     given = _parser().parse_args(argv)

@@ -72,7 +72,7 @@ CAST: tuple[Role, ...] = (
         "newsletter",
         "answers 429 now and then",
         ("cart*", "Customer*", "orderReadyForPickup"),
-        Behaviour(limit_every=40),
+        Behaviour(limit_every=60),
     ),
     Role(
         "partner-portal",

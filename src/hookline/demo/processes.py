@@ -113,8 +113,9 @@ async def _is_ready(client: Client) -> bool:
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log file."""
-    return "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
+    """The last lines of a log file, long ones without their middle."""
+    lines = log.read_text("utf-8", "replace").splitlines()[-5:]
+    return "\n".join(line if len(line) < 800 else f"{line[:150]} … {line[-600:]}" for line in lines)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from hookline.demo import shopfront, summary
 from hookline.demo.cast import CAST
 from hookline.demo.client import Client
 from hookline.demo.ledger import Ledger
-from hookline.demo.processes import Server, running_receivers, running_server
+from hookline.demo.processes import Server, running_receivers, running_server, tail
 from hookline.demo.publisher import Publisher
 from hookline.demo.receipts import Page, Ports
 from hookline.demo.shop import PlannedEvent, plan_day
@@ -71,6 +71,8 @@ async def _spend_day(options: Options, server: Server, ports: Ports) -> int:
         await control.call("PUT", "/secrets", signing)
         report = await _Day(options, server.port, key, ports.control).run(client, subscriptions)
     _show(report, options)
+    if not report.ok:
+        print(f"\nThe server's log ends with:\n{tail(server.log)}", file=sys.stderr)
     if options.keep:
         await _keep(server, key)
     return 0 if report.ok else 1

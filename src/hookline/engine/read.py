@@ -34,8 +34,6 @@ from hookline.ports import Delivery, DeliveryQuery, EventQuery, Storage
 
 PAGE_BYTES = 8 << 20
 """A page of payloads ends early, but holds at least one, when its payloads come to more bytes than this."""
-MOST_EXPLAINED = 2_000
-"""Subscriptions that the story of one event looks at."""
 
 T = TypeVar("T")
 
@@ -137,28 +135,24 @@ class Reader:
         ordered = [found[position] for position in sorted(found, reverse=True)]
         return _page(ordered, limit, payloads=payloads)
 
-    async def stories(self, tenant: Tenant, event: Event) -> list[Story]:
-        """What became of an event, for every subscription of its tenant: "why did order 4471 not arrive?"."""
+    async def stories(
+        self, tenant: Tenant, event: Event, after: int, limit: int
+    ) -> tuple[list[Story], int | None]:
+        """What became of an event, for each subscription of its tenant with a number above ``after``, and the
+        number that the next page begins after. Deleted ones are there if they got it."""
         recorded = {
             found.subscription_no: found
             for found in await self._storage.event_deliveries(tenant.no, event.position)
         }
-        payload = Payload(event.data)
-        subscriptions = await self._subscriptions(tenant.no)
+        subscriptions = await self._storage.list_subscriptions(tenant.no, after, limit + 1)
+        last = subscriptions[limit - 1].no if len(subscriptions) > limit else None
         known = {subscription.no for subscription in subscriptions}
         for no in recorded.keys() - known:
-            subscriptions.append(await self._storage.subscription_by_no(no))
-        return [await self._story(event, payload, found, recorded.get(found.no)) for found in subscriptions]
-
-    async def _subscriptions(self, tenant_no: int) -> list[Subscription]:
-        found: list[Subscription] = []
-        while len(found) < MOST_EXPLAINED:
-            after = found[-1].no if found else 0
-            page = await self._storage.list_subscriptions(tenant_no, after, 500)
-            found += page
-            if len(page) < 500:
-                break
-        return found
+            if after < no and (last is None or no <= last):
+                subscriptions.append(await self._storage.subscription_by_no(no))
+        page = [found for found in subscriptions if last is None or found.no <= last]
+        payload = Payload(event.data)
+        return [await self._story(event, payload, found, recorded.get(found.no)) for found in page], last
 
     async def _story(
         self, event: Event, payload: Payload, subscription: Subscription, delivery: Delivery | None

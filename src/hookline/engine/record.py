@@ -12,10 +12,10 @@ from hookline.engine.dispatch.watermark import Watermark
 from hookline.observe import Metrics, log
 from hookline.ports import Clock, DeliveryStore, Lease, Record
 
-LINGER = 0.008
+LINGER = 0.02
 """Seconds to gather outcomes before they are written. Nobody waits for the record: it costs at most this much
 more to repeat after a crash, and saves most of the cost of a transaction."""
-GATHERED = 200
+GATHERED = 400
 """Outcomes that are enough to write without waiting."""
 RETRY_PAUSE = 0.5
 """Seconds between tries while the storage does not answer."""

@@ -221,7 +221,11 @@ class CurlSender:
                 self._finish(transfer, transfer.answered())
             for curl, code, message in failed:
                 transfer = self._transfers[curl]
-                self._finish(transfer, transfer.failed(code, message))
+                if transfer.send_again(code):
+                    self._multi.remove_handle(curl)
+                    self._multi.add_handle(curl)
+                else:
+                    self._finish(transfer, transfer.failed(code, message))
         self._set_timer()
 
     def _finish(self, transfer: Transfer, outcome: Outcome) -> None:

@@ -22,7 +22,10 @@ _PLAIN: dict[int, tuple[ErrorClass, str]] = {
     pycurl.E_COULDNT_RESOLVE_PROXY: (ErrorClass.DNS, "the name of the proxy could not be resolved"),
     pycurl.E_GOT_NOTHING: (ErrorClass.RESET, CLOSED_BEFORE_ANSWER),
     pycurl.E_PARTIAL_FILE: (ErrorClass.RESET, BROKEN_OFF),
-    pycurl.E_ABORTED_BY_CALLBACK: (ErrorClass.RESET, CLOSED_BEFORE_ANSWER + ", twice"),
+    pycurl.E_ABORTED_BY_CALLBACK: (
+        ErrorClass.RESET,
+        CLOSED_BEFORE_ANSWER,
+    ),  # and no time was left to try again
     pycurl.E_SSL_CACERT_BADFILE: (ErrorClass.INTERNAL, "the file of trusted certificates cannot be read"),
 }
 

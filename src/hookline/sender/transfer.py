@@ -20,9 +20,6 @@ MAX_HEADER_LINES = 100
 _KEEP_REQUEST_BODY = 16 * 1024
 """An idle handle holds on to the last body it sent, up to this size."""
 
-_MAX_SENDS = 2
-"""libcurl repeats a request when a kept-open connection turns out to be closed; once is enough."""
-
 _EXPECT_FROM = 1024
 """From this size on (1 MiB since 7.84), libcurl asks for ``100 Continue`` first; few endpoints know it."""
 
@@ -34,7 +31,7 @@ _MAX_AGE_SECONDS = 600
 
 _PROXY_NONE = ""
 
-SENT_AGAIN = "sent twice: the endpoint closed the first connection, which was kept open, before answering"
+SENT_AGAIN = "sent again on a new connection: the endpoint closed the first one, kept open, without an answer"
 
 Done = Callable[[Outcome], None]
 
@@ -82,10 +79,12 @@ class Transfer:
         "_plain",
         "_refused",
         "_request",
-        "_sends",
+        "_sent",
+        "_sent_before",
         "_size",
         "_total_timeout",
         "_truncated",
+        "_used_us",
         "curl",
         "done",
         "method",
@@ -134,7 +133,7 @@ class Transfer:
             b"\n\r\n" not in raw and b"\n\n" not in raw
         ):  # libcurl takes the end of the connection for their end
             return self._outcome(0, ErrorClass.RESET, BROKEN_OFF, raw)
-        note = SENT_AGAIN if self._sends > 1 else ""
+        note = SENT_AGAIN if self._sent_before else ""
         return self._outcome(self.curl.getinfo(pycurl.RESPONSE_CODE), None, note, raw)
 
     def failed(self, code: int, message: str) -> Outcome:
@@ -146,13 +145,36 @@ class Transfer:
         if code == pycurl.E_COULDNT_CONNECT:
             message = os.strerror(self.curl.getinfo(pycurl.OS_ERRNO)) or message
         limits = (self._connect_timeout, self._total_timeout)
-        kind, detail = explain(code, message, limits, connected=self._sends > 0)
+        kind, detail = explain(code, message, limits, connected=self._sent)
+        if self._sent_before:
+            detail = f"{detail} ({SENT_AGAIN})"
         return self._outcome(0, kind, detail, b"".join(self._head))
+
+    def send_again(self, code: int) -> bool:
+        """Whether the request failed only because a connection kept open was closed; if so, it is ready to be sent
+        once more on a new one, in the time that is left.
+
+        libcurl itself would try further old connections, up to five times, and not tell.
+        """
+        if code != pycurl.E_ABORTED_BY_CALLBACK or self._sent_before:
+            return False
+        self._used_us = self.curl.getinfo(pycurl.TOTAL_TIME_T)
+        left = self._total_timeout - self._used_us / 1_000_000
+        if left <= 0:
+            return False
+        self._sent, self._sent_before = False, True
+        self._head.clear()
+        self.curl.setopt(pycurl.FRESH_CONNECT, 1)
+        self.curl.setopt(pycurl.TIMEOUT_MS, _milliseconds(left))
+        return True
 
     def reset(self) -> None:
         """Make ready for the next request."""
         if self._request and self._request.body and len(self._request.body) > _KEEP_REQUEST_BODY:
             self.curl.setopt(pycurl.POSTFIELDS, b"")
+        if self._sent_before:
+            self.curl.setopt(pycurl.FRESH_CONNECT, 0)
+            self._total_timeout = 0.0
         self._head.clear()
         self._body.clear()
         self._forget()
@@ -168,7 +190,9 @@ class Transfer:
         self._opened = False
         self._plain = False
         self._truncated = False
-        self._sends = 0
+        self._sent = False
+        self._sent_before = False
+        self._used_us = 0
         self._size = 0
 
     # --- options -------------------------------------------------------------------------------------
@@ -230,8 +254,10 @@ class Transfer:
 
     def _before_sending(self, ip: str, _local_ip: str, port: int, _local_port: int) -> int:
         self._address = _place(ip, port)
-        self._sends += 1
-        return pycurl.PREREQFUNC_ABORT if self._sends > _MAX_SENDS else pycurl.PREREQFUNC_OK
+        if self._sent:
+            return pycurl.PREREQFUNC_ABORT  # libcurl starts over: see ``send_again``
+        self._sent = True
+        return pycurl.PREREQFUNC_OK
 
     def _open_socket(self, _purpose: int, target: pycurl.CurlSockAddr) -> _Lent | int:
         """Open a socket to the final address, or refuse. One refused address refuses the name as a whole."""
@@ -279,8 +305,8 @@ class Transfer:
             dns_us=dns,
             connect_us=max(connect - dns, 0),
             tls_us=max(tls - connect, 0),
-            first_byte_us=info(pycurl.STARTTRANSFER_TIME_T),
-            total_us=info(pycurl.TOTAL_TIME_T),
+            first_byte_us=info(pycurl.STARTTRANSFER_TIME_T) + self._used_us,
+            total_us=info(pycurl.TOTAL_TIME_T) + self._used_us,
             headers=_last_block(raw)[:MAX_HEADERS],
             body=b"".join(self._body),
             truncated=self._truncated,

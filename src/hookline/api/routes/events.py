@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -54,6 +54,13 @@ class RelatedQuery(Struct, frozen=True, forbid_unknown_fields=True):
     limit: Limit = 50
     cursor: Cursor = ""
     include: IncludePayload = ()
+
+
+class StoriesQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """A page of subscriptions, oldest first."""
+
+    limit: Limit = 200
+    cursor: Cursor = ""
 
 
 async def publish_event(call: Call[NoQuery, bytes]) -> PublishedView:
@@ -118,10 +125,12 @@ async def get_event(call: Call[NoQuery, Nothing]) -> EventView:
     return event_view(await call.services.reader.event(call.tenant, call.path["id"]), payload=True)
 
 
-async def get_event_deliveries(call: Call[NoQuery, Nothing]) -> PageView[EventDeliveryView]:
+async def get_event_deliveries(call: Call[StoriesQuery, Nothing]) -> PageView[EventDeliveryView]:
     event = await call.services.reader.event(call.tenant, call.path["id"])
-    stories = await call.services.reader.stories(call.tenant, event)
-    return PageView([story_view(story, event) for story in stories])
+    after = place_after("stories", call.query.cursor, int, 0)
+    stories, last = await call.services.reader.stories(call.tenant, event, after, call.query.limit)
+    following = None if last is None else encode_cursor("stories", last)
+    return PageView([story_view(story, event) for story in stories], following)
 
 
 async def list_related_events(call: Call[RelatedQuery, Nothing]) -> PageView[EventView]:
@@ -151,9 +160,10 @@ ROUTES: list[AnyRoute] = [
     ),
     Route(
         "POST", "/v1/events/batch", publish_batch, "Publish up to 1,000 events", TAG, BatchResult,
-        NoQuery, bytes, scope=Scope.PUBLISH, document=list[EventInput], media_types=(JSON, NDJSON),
+        NoQuery, bytes, scope=Scope.PUBLISH, document=list[Any], media_types=(JSON, NDJSON),
         errors=(InvalidJson, TooLarge), large=True,
-        description="Each item is stored or refused on its own; the results come in the order of the items.",
+        description="Each item is what `POST /v1/events` takes, and is stored or refused on its own; the results come "
+        "in the order of the items. As NDJSON, each line is an item.",
     ),
     Route(
         "GET", "/v1/events", list_events, "List events, newest first", TAG, PageView[EventView],
@@ -165,7 +175,7 @@ ROUTES: list[AnyRoute] = [
     ),
     Route(
         "GET", "/v1/events/{id}/deliveries", get_event_deliveries, "What became of an event, and why", TAG,
-        PageView[EventDeliveryView], NoQuery, Nothing, errors=(NotFound,),
+        PageView[EventDeliveryView], StoriesQuery, Nothing, errors=(NotFound,),
         description="One entry for every subscription of the tenant: its delivery, that it is still pending, "
         "or the reason why there is none.",
     ),

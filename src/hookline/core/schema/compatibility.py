@@ -38,7 +38,7 @@ from hookline.core.schema.view import (
 
 MAX_FAULTS: Final = 50
 _MAX_STEPS: Final = 20_000
-"""Comparisons of two subschemas; a pair of schemas that needs more counts as not decidable."""
+"""Subschemas looked at, each as often as it is; a pair of schemas that needs more counts as not decidable."""
 
 _NAMES: Final = ("$anchor", "$id", "$schema", "id")
 _PROSE: Final = ("$comment", "default", "deprecated", "description", "example", "examples", "title")
@@ -104,7 +104,7 @@ class _Comparison:
 
         A pair that is being compared already, further up, is taken to fit: its faults show up there.
         """
-        self._steps += 1
+        self._steps += 1 + len(new)
         if self._steps > _MAX_STEPS:
             raise _Undecidable
         pair = (id(old), *map(id, new))

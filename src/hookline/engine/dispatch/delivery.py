@@ -49,9 +49,6 @@ class Deliverer:
         self._clock = clock
         self._chance = chance
         self._metrics = metrics
-        self._results = {
-            number: metrics.attempts.labels(f"{number}xx" if number else "error") for number in range(6)
-        }
 
     def start(self, job: Job) -> None:
         """Send the job's request; ``finished`` is called when its outcome is on the way to be recorded."""
@@ -100,7 +97,7 @@ class Deliverer:
 
     def _done(self, job: Job, composed: Composed, started_at: Millis, outcome: Outcome) -> None:
         lane = job.lane
-        self._results[min(outcome.status // 100, 5)].inc()
+        self._metrics.attempts.inc(outcome.status)
         self._metrics.attempt_seconds.observe(outcome.total_us / 1e6)
         attempt = outcomes.attempt_of(job, composed.request, composed.masked_headers, started_at, outcome)
         now = self._clock.now()

@@ -34,6 +34,9 @@ QUEUED_LIMIT = 100_000
 """Matched events in memory over all lanes; beyond it, lanes spill."""
 POLL = 1.0
 """Seconds after which the log is looked at even without a wake-up."""
+GATHER = 0.002
+"""Seconds to let events gather at the tail when several came at once: a read costs as much as many of its events."""
+CROWD = 4
 STORAGE_PAUSE = 0.5
 """Seconds between tries while the storage does not answer."""
 LONGEST_TIMER = 3600.0
@@ -118,11 +121,13 @@ class Feeder:
             if known.when() <= when:
                 return
             known.cancel()
-        self._timers[lane.no] = loop.call_at(when, self._timer_fired, lane)
+        self._timers[lane.no] = loop.call_at(when, self._timer_fired, lane.no)
 
-    def _timer_fired(self, lane: Lane) -> None:
-        self._timers.pop(lane.no, None)
-        if self._roster.lanes.get(lane.no) is lane:
+    def _timer_fired(self, subscription_no: int) -> None:
+        """By number: the lane that asked may have been replaced, and its successor relies on the same timer."""
+        self._timers.pop(subscription_no, None)
+        lane = self._roster.lanes.get(subscription_no)
+        if lane is not None:
             self.consider(lane)
 
     def close(self) -> None:
@@ -147,6 +152,8 @@ class Feeder:
                 continue
             self._hand_out(page)
             if page.last >= page.head:
+                if len(page.events) > CROWD:
+                    await asyncio.sleep(GATHER)
                 await self._wake.wait(POLL)
 
     def _hand_out(self, page: LogPage) -> None:
@@ -252,11 +259,11 @@ class Feeder:
         return due
 
     def _try_again(self, lane: Lane, row: Unsettled, event: Event | None) -> None:
+        lane.retrying.add(row.position)
         if event is None:
             self._deliverer.lost(lane, row)
-            return
-        lane.retrying.add(row.position)
-        lane.retries.append(Job.again(lane, event, row, self._clock.monotonic()))
+        else:
+            lane.try_again(Job.again(lane, event, row, self._clock.monotonic()))
 
     async def _read_page(self, lane: Lane) -> None:
         start = lane.read_to

@@ -190,7 +190,7 @@ class Lane:
         if self.fed:
             self.read_to = max(self.read_to, tail)
         pending = self._pending
-        while pending and not pending[-1].started:
+        while pending and (pending[-1].recorded or not pending[-1].started):
             job = pending.pop()
             self.read_to, self.sequence = job.event.position - 1, job.sequence - 1
             if job.recorded:
@@ -245,6 +245,10 @@ class Lane:
         """Waiting deliveries to try now, where the lane knows them itself; None: ask the storage."""
         return None
 
+    def try_again(self, job: Job) -> None:
+        """A waiting delivery, marked as ``retrying``, was fetched to be sent."""
+        self.retries.append(job)
+
     # --- outcomes
 
     def settled(self, job: Job, state: DeliveryState) -> None:
@@ -295,8 +299,8 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way or unrecorded."""
-        return not self._pending and not self.in_flight and not self.retrying
+        """Whether nothing is under way or unrecorded. Events that were not started may be queued."""
+        return not self.in_flight and not self.retrying and not self.unrecorded
 
     @property
     def recorded_ahead(self) -> frozenset[Position]:

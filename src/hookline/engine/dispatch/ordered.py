@@ -111,9 +111,7 @@ class OrderedLane(Lane):
     def settled(self, job: Job, state: DeliveryState) -> None:
         """Free the key: the next one parked behind it is due now, or those held in memory go on."""
         super().settled(job, state)
-        key = self._key_of(job.event)
-        if key is None:
-            return
+        key = self._lock_of(job.event)
         if job.waiting:
             self._unblock(key, job.event.position)
         else:
@@ -122,9 +120,7 @@ class OrderedLane(Lane):
     def unsettled(self, job: Job, row: Unsettled) -> None:
         """Block the key behind this delivery."""
         super().unsettled(job, row)
-        key = self._key_of(job.event)
-        if key is None:
-            key = _own_key(job.event.position)
+        key = self._lock_of(job.event)
         if job.waiting:
             self._replace_head(key, row)
         else:
@@ -136,6 +132,19 @@ class OrderedLane(Lane):
         """The heads of the blocked keys that are due."""
         heads = (waiting[0] for waiting in self._blocked.values())
         return [row for row in heads if row.due_at <= now and row.position not in self.retrying]
+
+    def spill(self, tail: Position) -> None:
+        """See ``Lane.spill``: what is held and was forgotten must not come back beside its second reading."""
+        super().spill(tail)
+        kept = set(self._pending)
+        for key, held in self._busy.items():
+            self._busy[key] = deque(job for job in held if job in kept)
+        self._held = sum(map(len, self._busy.values()))
+
+    def try_again(self, job: Job) -> None:
+        """See ``Lane.try_again``: the next one due is another now."""
+        super().try_again(job)
+        self._set_next_due()
 
     def _resume_held(self, key: str) -> None:
         held = self._busy.pop(key, None)
@@ -187,6 +196,10 @@ class OrderedLane(Lane):
 
     def _key_of(self, event: Event) -> str | None:
         return "" if self._strict else event.key
+
+    def _lock_of(self, event: Event) -> str:
+        key = self._key_of(event)
+        return _own_key(event.position) if key is None else key
 
     def _key_of_row(self, row: Unsettled) -> str:
         if self._strict:

@@ -158,6 +158,7 @@ class Roster:
         self.index.put(lane, lane.subscription.tenant_no, lane.patterns(self.tail))
 
     def _change(self, lane: Lane, subscription: Subscription, versions: Sequence[DefinitionVersion]) -> None:
+        self._replaced.pop(lane.no, None)
         was_stopped = lane.stopped
         lane.configure(subscription, versions)
         if lane.stopped:
@@ -200,8 +201,9 @@ class Roster:
 
     def settle_down(self, lane: Lane) -> bool:
         """Replace the lane, or say that it is to be removed, if it has come to rest."""
-        if not lane.stopped or not lane.idle or lane.unrecorded:
+        if not (lane.stopped and lane.idle and self.is_leaving(lane)):
             return False
+        lane.spill(self.tail)
         replaced = self._replaced.pop(lane.no, None)
         if replaced is not None:
             del self.lanes[lane.no]

@@ -52,18 +52,14 @@ class Worker:
             run.consider(lane)
 
     async def run(self) -> None:
-        """Take what shards are free, and keep them."""
+        """Take what shards are free, and keep them. The end of what is under way is up to ``stop``."""
         async with asyncio.TaskGroup() as tasks:
-            try:
-                while not self._stopping.is_set():
-                    for shard in range(self._tools.storage.shards):
-                        await self._tend(shard, tasks)
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self._lease_seconds / RENEWALS):
-                            await self._stopping.wait()
-            finally:
-                for run in self._runs.values():
-                    run.cancel()
+            while not self._stopping.is_set():
+                for shard in range(self._tools.storage.shards):
+                    await self._tend(shard, tasks)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._lease_seconds / RENEWALS):
+                        await self._stopping.wait()
 
     async def stop(self, grace: float) -> None:
         """Start nothing more, wait up to ``grace`` seconds for what is under way, and give the shards back."""

@@ -136,7 +136,11 @@ def merged(present: dict[str, Any], patch: Mapping[str, Any]) -> Draft:
     base = dict(present)
     if _kind(patch) not in (None, _kind(base)):
         base["auth"] = {}
-    whole = cast("dict[str, Any]", merge(base, _unmask(patch)))
+    return drafted(cast("dict[str, Any]", merge(base, _unmask(patch))))
+
+
+def drafted(whole: dict[str, Any]) -> Draft:
+    """The spec that a whole JSON object describes."""
     try:
         return Draft(read(SubscriptionSpec, whole), [])
     except InvalidInput as error:

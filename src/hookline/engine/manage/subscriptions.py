@@ -22,7 +22,7 @@ from hookline.core.model import (
 )
 from hookline.core.reading import refuse
 from hookline.core.times import parse_rfc3339
-from hookline.engine.manage.spec import Extras, SubscriptionSpec, current, merged, split
+from hookline.engine.manage.spec import Extras, SubscriptionSpec, current, drafted, merged, split
 from hookline.ports import Clock, Storage, Vault
 
 ROTATION_OVERLAP = 86_400
@@ -53,7 +53,7 @@ class Subscriptions:
         ``from`` starts it in the past ("beginning" or a time); otherwise it matches from the next event on.
         """
         fields, extras, faults = split(body, ("enabled", "from"))
-        draft = merged({"profile": tenant.profile}, fields)
+        draft = drafted({"profile": tenant.profile} | fields)
         spec = draft.spec
         secrets = Secrets(spec.auth, self._keys(spec, ()), spec.secret_headers)
         refuse([*faults, *_start_faults(extras), *draft.with_rules(self._faults(spec, secrets))])
@@ -130,8 +130,9 @@ class Subscriptions:
     def _keys(self, spec: SubscriptionSpec, present: tuple[SigningKey, ...]) -> tuple[SigningKey, ...]:
         """The keys after a change: the given one alone, else those there are, else a new one."""
         scheme, now = spec.signing.scheme, self._clock.now()
-        if spec.signing.secret is not None:
-            return (SigningKey(spec.signing.secret, now),)
+        given = spec.signing.secret
+        if given is not None and not (present and given == present[0].secret):
+            return (SigningKey(given, now),)
         fitting = tuple(key for key in present if signing.secret_fault(key.secret, scheme) is None)
         if fitting or scheme is SignatureScheme.NONE:
             return fitting

@@ -12,9 +12,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from hookline.core import ids
-from hookline.core.errors import HooklineError, NotFound
-from hookline.core.matching import Matcher, Payload, Reason
+from hookline.core.errors import Fault, HooklineError, NotFound
+from hookline.core.matching import Matcher, Payload, Reason, name_fault
 from hookline.core.model import Auth, AuthKind, Event, Millis, NewEvent, Secrets, Subscription, Tenant
+from hookline.core.reading import refuse
 from hookline.engine.compose import Composed, Composer
 from hookline.engine.manage.subscriptions import Subscriptions
 from hookline.ports import Clock, ErrorClass, Outcome, Request, Sender, Storage
@@ -75,8 +76,12 @@ class Trials:
         self._tokens = tokens
 
     async def synthetic(self, tenant: Tenant, event_type: str | None, data: bytes | None) -> Event:
-        """A test event: of a type with its example, or with ``data``. Raises ``NotFound`` for an unknown type
-        when there is no ``data``."""
+        """A test event: of a type with its example, or with ``data``.
+
+        Raises ``NotFound`` for an unknown type when there is no ``data``, ``InvalidInput`` for no name of a type.
+        """
+        fault = name_fault(event_type) if event_type is not None else None
+        refuse([Fault("type", fault)] if fault else [])
         if event_type is not None and data is None:
             found = await self._storage.get_event_type(tenant.no, event_type)
             if found is None:

@@ -138,6 +138,7 @@ class MemoryDeliveries(MemoryState):
         return len(waiting), min((each.due_at for each in waiting), default=0)
 
     async def resend(self, subscription_no: int, positions: Sequence[Position], now: Millis) -> int:
+        self._subscription(subscription_no)
         count = sum([self._resend(subscription_no, position, now) for position in set(positions)])
         if count:
             self._requeue(subscription_no)

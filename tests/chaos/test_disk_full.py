@@ -1,0 +1,87 @@
+"""A disk that takes no more: publishing says so, nothing that was accepted is lost, and it goes on by itself.
+
+The limit on the size of files (RLIMIT_FSIZE) of the running server stands for the disk: it can be set and lifted at
+any moment, and writes beyond it fail in the middle.
+"""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.storm import BREAKER, RETRY
+from tests.support.load import make_event
+from tests.support.receipts import assert_sequences_follow_the_log, receiving
+from tests.support.server import Api, ServerProcess, running
+from tests.support.waiting import eventually
+
+ROOM = 256 * 1024
+
+
+def limit_files(server: ServerProcess, size: int) -> None:
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+async def fill(api: Api, accepted: list[str]) -> None:
+    """Publish until it is refused; every refusal is an honest 503."""
+    refused = 0
+    for number in range(100_000):
+        event = make_event(9, len(accepted) + number)
+        answer = await api.call("POST", "/v1/events", event.body)
+        if answer.status == 202:
+            accepted.append(event.id)
+            continue
+        assert (answer.status, answer.code) == (503, "storage_unavailable")
+        assert answer.headers["retry-after"].isdigit()
+        refused += 1
+        if refused == 20:
+            return
+
+
+@pytest.mark.timeout(180)
+async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "data")
+    database = tmp_path / "data" / "hookline.db-wal"
+    async with receiving(tmp_path) as receiver, running(server):
+        api = await Api(server).new_tenant("shop")
+        fields = {"retry": RETRY, "breaker": BREAKER, "signing": {"secret": receiver.secret}}
+        await api.subscribe(receiver.url("any"), **fields)
+        await api.subscribe(receiver.url("flaky", "fail=1"), **fields)
+        accepted: list[str] = []
+        for _ in range(2):
+            limit_files(server, database.stat().st_size + ROOM)
+            await fill(api, accepted)
+            assert (await api.call("GET", "/readyz")).status == 503
+            assert (await api.call("GET", "/healthz")).status == 200
+            limit_files(server, resource.RLIM_INFINITY)
+            await eventually(
+                lambda: api.call("GET", "/readyz"), lambda answer: answer.status == 200, "it is ready again"
+            )
+            extra = f"after-{len(accepted)}"
+            await api.publish({"id": extra, "type": "order:created", "data": {}})
+            accepted.append(extra)
+        await receiver.receipts.complete({"any": accepted, "flaky": accepted})
+        log = [event["id"] for event in reversed(await api.listing("/v1/events"))]
+        assert log == accepted
+        for endpoint in ("any", "flaky"):
+            assert_sequences_follow_the_log(receiver.receipts.of(endpoint), log)
+        assert server.complaints() == []
+
+
+@pytest.mark.timeout(120)
+async def test_a_full_disk_at_the_end_of_a_life_loses_nothing(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "data")
+    async with receiving(tmp_path) as receiver, running(server):
+        api = await Api(server).new_tenant("shop")
+        await api.subscribe(receiver.url("any"), signing={"secret": receiver.secret})
+        accepted: list[str] = []
+        limit_files(server, (tmp_path / "data" / "hookline.db-wal").stat().st_size + ROOM)
+        await fill(api, accepted)
+        server.kill()
+        await server.start()
+        await receiver.receipts.complete({"any": accepted})
+        log = [event["id"] for event in reversed(await api.listing("/v1/events"))]
+        assert log == accepted
+        assert_sequences_follow_the_log(receiver.receipts.of("any"), log)

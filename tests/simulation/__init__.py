@@ -1,0 +1,1 @@
+"""The deterministic simulation: the real engine on virtual time, in a world of faults, from one seed."""
