@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from msgspec import Struct
 from hookline import logs
 from hookline.api.app import create_app, create_watch_app
 from hookline.api.keyring import follow_changes
-from hookline.api.services import Options, Services, build_services
+from hookline.api.services import Check, Options, Services, build_services
 from hookline.core.address import AddressRule
 from hookline.core.definition import Rules
 from hookline.core.errors import Fault, HooklineError, SettingsInvalid, TokenRefused
@@ -157,7 +157,9 @@ def make_publisher(parts: Parts, catalogue: Catalogue) -> Publisher:
     return Publisher(parts.storage, catalogue, parts.clock, os.urandom, parts.wake, parts.metrics, limits)
 
 
-def make_services(parts: Parts, publisher: Publisher, catalogue: Catalogue) -> Services:
+def make_services(
+    parts: Parts, publisher: Publisher, catalogue: Catalogue, checks: Mapping[str, Check]
+) -> Services:
     """What the API answers from."""
     settings = parts.settings
 
@@ -178,6 +180,7 @@ def make_services(parts: Parts, publisher: Publisher, catalogue: Catalogue) -> S
             AddressRule(settings.allow_networks, allow_http=settings.allow_http), frozenset(PROFILES)
         ),
         on_change=changed,
+        checks=checks,
         options=Options(
             event_bytes=settings.max_event_bytes,
             batch_bytes=settings.max_batch_bytes,
@@ -207,6 +210,17 @@ def make_worker(parts: Parts) -> Worker:
     )
     owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
     return Worker(owner, tools, settings.lease_seconds, retention)
+
+
+def _checks(worker: Worker | None) -> dict[str, Check]:
+    """What ``/readyz`` says of the delivery."""
+    if worker is None:
+        return {}
+
+    async def delivering() -> str:
+        return f"delivers shards {worker.owned}" if worker.owned else "stands by: another worker delivers"
+
+    return {"worker": delivering}
 
 
 def _compose(vault: Vault, user_agent: str, subscription: Subscription, tenant: Tenant) -> Composer:
@@ -258,7 +272,7 @@ async def serve(settings: Settings, ready: Callable[[str, int], None] | None = N
         catalogue = Catalogue(parts.storage)
         publisher = make_publisher(parts, catalogue)
         worker = make_worker(parts) if settings.role != "api" else None
-        services = make_services(parts, publisher, catalogue)
+        services = make_services(parts, publisher, catalogue, _checks(worker))
         await services.tenants.adopt_operator_key(operator_key(settings, services.tenants.new_secret))
         if settings.role == "delivery":
             server = _http_server(create_watch_app(services), settings.host, settings.metrics_port, 1)

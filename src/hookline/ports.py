@@ -162,6 +162,10 @@ class LogPage(Struct, frozen=True):
     changes: Changes
 
 
+PAGE_BYTES = 4 << 20
+"""Bytes of payload after which a page of the log ends."""
+
+
 class EventLog(Protocol):
     """Append to the log and read it in order."""
 
@@ -176,7 +180,8 @@ class EventLog(Protocol):
     async def read_log(
         self, shard: int, after: Position, limit: int, changes_after: int, tenant_no: int | None = None
     ) -> LogPage:
-        """Up to ``limit`` events with position > ``after``, of one tenant or of all.
+        """Up to ``limit`` events with position > ``after``, of one tenant or of all; fewer if their payloads exceed
+        ``PAGE_BYTES``, so that a page of large events does not fill the memory.
 
         Changes newer than ``changes_after`` come from the same snapshot: a definition that is in force for an event
         of this page is always known from this page's changes or earlier ones.

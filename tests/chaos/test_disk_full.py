@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from hookline.engine.record import RETRY_PAUSE
 from tests.chaos.storm import BREAKER, RETRY
 from tests.support.load import make_event
-from tests.support.receipts import assert_sequences_follow_the_log, receiving
+from tests.support.receipts import assert_sequences_follow_the_log, duplicates, receiving
 from tests.support.server import Api, ServerProcess, running
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, never
 
 ROOM = 256 * 1024
 
@@ -24,20 +25,21 @@ def limit_files(server: ServerProcess, size: int) -> None:
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
+async def publish_in_vain(api: Api) -> None:
+    """Every refusal is an honest 503 that says when to come again."""
+    answer = await api.call("POST", "/v1/events", {"id": "in-vain", "type": "order:created", "data": {}})
+    assert (answer.status, answer.code) == (503, "storage_unavailable")
+    assert answer.headers["retry-after"].isdigit()
+
+
 async def fill(api: Api, accepted: list[str]) -> None:
-    """Publish until it is refused; every refusal is an honest 503."""
-    refused = 0
-    for number in range(100_000):
-        event = make_event(9, len(accepted) + number)
+    """Publish until an event is refused, a large one in the end."""
+    for number in range(len(accepted), 100_000):
+        event = make_event(9, number)
         answer = await api.call("POST", "/v1/events", event.body)
-        if answer.status == 202:
-            accepted.append(event.id)
-            continue
-        assert (answer.status, answer.code) == (503, "storage_unavailable")
-        assert answer.headers["retry-after"].isdigit()
-        refused += 1
-        if refused == 20:
+        if answer.status != 202:
             return
+        accepted.append(event.id)
 
 
 @pytest.mark.timeout(180)
@@ -53,6 +55,8 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         for _ in range(2):
             limit_files(server, database.stat().st_size + ROOM)
             await fill(api, accepted)
+            limit_files(server, 1)  # not even a line of the server's own log
+            await publish_in_vain(api)
             assert (await api.call("GET", "/readyz")).status == 503
             assert (await api.call("GET", "/healthz")).status == 200
             limit_files(server, resource.RLIM_INFINITY)
@@ -85,3 +89,29 @@ async def test_a_full_disk_at_the_end_of_a_life_loses_nothing(tmp_path: Path) ->
         log = [event["id"] for event in reversed(await api.listing("/v1/events"))]
         assert log == accepted
         assert_sequences_follow_the_log(receiver.receipts.of("any"), log)
+
+
+@pytest.mark.timeout(120)
+async def test_outcomes_wait_for_room_on_the_disk(tmp_path: Path) -> None:
+    """What was delivered is recorded later, not sent again, though the server's log finds no room either."""
+    server = ServerProcess(tmp_path / "data")
+    async with receiving(tmp_path) as receiver, running(server):
+        api = await Api(server).new_tenant("shop")
+        subscription = await api.subscribe(
+            receiver.url("slow", "delay=0.5"), signing={"secret": receiver.secret}
+        )
+        await api.publish({"id": "e1", "type": "order:created", "data": {}})
+        await receiver.receipts.complete({"slow": ["e1"]})
+        limit_files(server, 1)
+        await eventually(lambda: api.metric("outcomes_unrecorded"), lambda count: count == 1, "it waits")
+        await never(lambda: not server.alive, "the server died", RETRY_PAUSE * 4)
+        limit_files(server, resource.RLIM_INFINITY)
+        await eventually(
+            lambda: api.get(f"/v1/subscriptions/{subscription}/deliveries"),
+            lambda page: [one["state"] for one in page["data"]] == ["succeeded"],
+            "it is recorded",
+        )
+        await api.publish({"id": "e2", "type": "order:created", "data": {}})
+        await receiver.receipts.complete({"slow": ["e1", "e2"]})
+        assert duplicates(receiver.receipts.all) == []
+        assert server.complaints() == []

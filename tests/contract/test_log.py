@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from hookline.core.model import Definition, Order
-from hookline.ports import Storage
+from hookline.ports import PAGE_BYTES, Storage
 from tests.contract.conftest import Backend
 from tests.contract.make import NOW, World, new_event
 
@@ -115,6 +115,19 @@ async def test_pages_follow_each_other_without_gaps(storage: Storage) -> None:
         after = page.last
     assert seen == list(range(1, 26))
     assert not (await storage.read_log(0, 25, 10, 0)).events
+
+
+async def test_a_page_ends_when_its_payloads_are_large(storage: Storage) -> None:
+    large = b'"' + b"x" * (PAGE_BYTES // 3) + b'"'
+    await storage.append([new_event(1, f"e{n}", data=large) for n in range(7)], NOW)
+    positions: list[int] = []
+    after = 0
+    while after < 7:
+        page = await storage.read_log(0, after, 100, 0)
+        assert 0 < len(page.events) < 7
+        positions += [event.position for event in page.events]
+        after = page.last
+    assert positions == list(range(1, 8))
 
 
 async def test_a_page_of_one_tenant_reaches_the_head(storage: Storage) -> None:

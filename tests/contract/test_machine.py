@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -49,6 +50,8 @@ EVENTS = st.builds(
     correlation_id=st.sampled_from([None, "c"]),
 )
 
+MEMORY_DISK = Path("/dev/shm")  # answers are compared here, not what survives a power cut
+
 Step = Callable[[Storage], Coroutine[Any, Any, object]]
 
 
@@ -67,7 +70,7 @@ class Walk(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None))
         self.now = NOW
         self.owner = "owner-0"
         self.epoch = 0
@@ -276,12 +279,13 @@ async def _outcome(step: Step, storage: Storage) -> object:
         return type(error)
 
 
+@pytest.mark.timeout(400)  # a failure is shrunk for up to five minutes
 def test_sqlite_answers_as_memory_does() -> None:
     run_state_machine_as_test(
         Walk,
         settings=settings(
             max_examples=25,
-            stateful_step_count=40,
+            stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),

@@ -202,14 +202,23 @@ def test_from_publishing_to_the_attempt(shop, receiver):
     secret = shop.json("subscriptions", "create", receiver.url, "--event", "order:*", "--name", "books")
     assert secret["signing"]["secret"].startswith("whsec_")
     event = shop.json(
-        "publish", "order:created", '{"total": 10.00}', "--object", "order:7", "--correlation-id", "c1"
+        "publish",
+        "order:created",
+        '{"total": 10.00}',
+        "--object",
+        "order:7",
+        "--correlation-id",
+        "c1",
+        "--user",
+        "eve",
     )["id"]
     until(lambda: receiver.bodies)
     assert b'"data":{"total": 10.00}' in receiver.bodies[0].replace(b'"data": ', b'"data":')
 
     (listed,) = shop.lines("events", "list", "--object-type", "order", "--object-id", "7", "--from", "1h")
     assert listed["id"] == event
-    assert shop.json("events", "show", event)["data"] == {"total": 10.0}
+    shown = shop.json("events", "show", event)
+    assert (shown["data"], shown["source"]["user_id"]) == ({"total": 10.0}, "eve")
     until(lambda: shop.lines("deliveries", "list", secret["id"], "--state", "succeeded"))
     (outcome,) = shop.lines("events", "deliveries", event)
     assert outcome["outcome"] == "succeeded"

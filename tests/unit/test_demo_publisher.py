@@ -115,11 +115,11 @@ async def test_an_overloaded_server_is_asked_again():
     refusals = [503, 503]
 
     def overloaded(call: Call) -> Answer:
-        return Answer(refusals.pop()) if server.requests == 3 and refusals else server.answer(call)
+        return Answer(refusals.pop()) if server.requests == 1 and refusals else server.answer(call)
 
-    book = (await publish(overloaded, DAY[:20])).book
+    book = (await publish(overloaded, DAY[:60])).book
     assert book.repeated == 2
-    assert len(book.published) == 20
+    assert len(book.published) == 60
 
 
 async def test_what_the_server_refuses_is_told():

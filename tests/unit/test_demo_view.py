@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hookline.demo import main, options_of
+from hookline.demo import main, options_of, parser
 from hookline.demo.cast import CAST
 from hookline.demo.client import Client
 from hookline.demo.ledger import Ledger, PublishBook
@@ -156,3 +156,10 @@ def test_the_tail_of_a_log_is_short(tmp_path: Path):
     shown = tail(log).splitlines()
     assert shown[:4] == list("defg")
     assert len(shown[4]) < 800
+
+
+def test_every_option_and_receiver_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "tutorial" / "demo.md").read_text("utf-8")
+    options = {option for action in parser()._actions for option in action.option_strings}
+    assert [option for option in options - {"-h", "--help"} if f"`{option}" not in page] == []
+    assert [role.name for role in CAST if f"| `{role.name}` |" not in page] == []

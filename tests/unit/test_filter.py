@@ -154,9 +154,9 @@ def test_exact_bytes(text: str, data: bytes, result: bool):
     assert compile_filter(text).matches(one, Payload(data)) is result
 
 
-@pytest.mark.parametrize("name", ["object.type", "object.id", "source.application", "source.user", "key"])
+@pytest.mark.parametrize("name", ["object.type", "object.id", "source.application", "source.user_id", "key"])
 def test_envelope_fields(name: str):
-    field = {"source.user": "source_user"}.get(name, name.replace(".", "_"))
+    field = {"source.user_id": "source_user"}.get(name, name.replace(".", "_"))
     assert passes(f'{name} == "x"', {}, **{field: "x"})
     assert not passes(f"{name} exists", {})
     assert passes('correlation_id prefix "c" and id == "evt_1"', {}, correlation_id="c1")

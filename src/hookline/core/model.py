@@ -240,7 +240,7 @@ class Timeout(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RateLimit(Struct, frozen=True, forbid_unknown_fields=True):
-    """At most ``count`` attempts in each ``seconds``; up to ``burst`` at once (default: ``count``)."""
+    """``count`` attempts in each ``seconds`` on average; up to ``burst`` at once after a rest (default: ``count``)."""
 
     count: int
     seconds: float = 1.0

@@ -72,7 +72,7 @@ def options_of(argv: Sequence[str]) -> Options:
     """What a command line says; ends the process with 2 if it makes no sense."""
     from hookline.demo.run import Options
 
-    given = _parser().parse_args(argv)
+    given = parser().parse_args(argv)
     return Options(
         events=given.events,
         seed=given.seed,
@@ -84,7 +84,8 @@ def options_of(argv: Sequence[str]) -> Options:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """All options; docs/tutorial/demo.md explains them."""
     parser = argparse.ArgumentParser(
         prog="hookline demo",
         description="A day of a shop through a server of its own: 63 event types of real platforms, eight "

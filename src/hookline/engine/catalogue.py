@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import Struct
 
 from hookline.core.errors import Fault
+from hookline.core.payload import Payload
 from hookline.core.schema import Schema, compile_schema
 from hookline.ports import ConfigStore
 
@@ -29,7 +29,10 @@ class TypeEntry(Struct, frozen=True):
             ]
         if self.schema is None:
             return []
-        return self.schema.faults(msgspec.json.decode(data))
+        payload = Payload(data)
+        if payload.fault:
+            return [Fault("data", payload.fault)]
+        return self.schema.faults(payload.value)
 
 
 class Catalogue:

@@ -52,7 +52,7 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """Which application and which of its users made the change."""
 
     application: str | None = None
-    user: str | None = None
+    user_id: str | None = None
 
 
 class EventInput(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -152,7 +152,7 @@ class Publisher:
             None if reference is None else reference.type,
             None if reference is None else reference.id,
             None if source is None else source.application,
-            None if source is None else source.user,
+            None if source is None else source.user_id,
             given.key,
             given.correlation_id,
         )
@@ -344,5 +344,5 @@ def _texts(given: EventInput) -> Iterator[tuple[str, str]]:
     if given.source is not None:
         if given.source.application is not None:
             yield "source.application", given.source.application
-        if given.source.user is not None:
-            yield "source.user", given.source.user
+        if given.source.user_id is not None:
+            yield "source.user_id", given.source.user_id

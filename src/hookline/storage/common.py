@@ -21,7 +21,7 @@ from hookline.core.model import (
     Settled,
     Unsettled,
 )
-from hookline.ports import Delivery
+from hookline.ports import PAGE_BYTES, Delivery
 
 FINAL_STATES = (DeliveryState.SUCCEEDED, DeliveryState.FAILED, DeliveryState.EXPIRED)
 
@@ -29,6 +29,24 @@ FINAL_STATES = (DeliveryState.SUCCEEDED, DeliveryState.FAILED, DeliveryState.EXP
 def day_of(time: Millis) -> str:
     """The day in UTC, ``YYYY-MM-DD``."""
     return datetime.fromtimestamp(time / 1000, UTC).date().isoformat()
+
+
+def page_of(events: Iterable[Event], most_bytes: int) -> list[Event]:
+    """The events in turn until their payloads have ``most_bytes``."""
+    page: list[Event] = []
+    size = 0
+    for event in events:
+        page.append(event)
+        size += len(event.data)
+        if size >= most_bytes:
+            break
+    return page
+
+
+def page_end(events: Sequence[Event], limit: int, after: Position, head: Position) -> Position:
+    """The position that a page reaches: its last event's if it was cut short, else the head."""
+    whole = len(events) < limit and sum(len(event.data) for event in events) < PAGE_BYTES
+    return max(after, head) if whole or not events else events[-1].position
 
 
 def final_states(states: Sequence[DeliveryState]) -> frozenset[DeliveryState]:

@@ -51,7 +51,7 @@ ENVELOPE: Final = {
     "object.type": "object_type",
     "object.id": "object_id",
     "source.application": "source_application",
-    "source.user": "source_user",
+    "source.user_id": "source_user",
     "key": "key",
     "correlation_id": "correlation_id",
 }

@@ -290,7 +290,7 @@ class Feeder:
                     self._deliverer.expire(job)
                 elif job is not None:
                     self._metrics.matched.inc()
-        lane.skip(min(page.last, tail))
+        lane.was_read(min(page.last, tail))
         if lane.read_to >= tail:
             lane.fed = True
 

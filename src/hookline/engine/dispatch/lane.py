@@ -101,6 +101,7 @@ class Lane:
         self._queue: deque[Job] = deque()
         self._pending: deque[Job] = deque()
         self._recorded = set(place.recorded)
+        self._passed: tuple[Position, Position] = (0, 0)
         self._make_composer = make_composer
         self._composer: Composer | None = None
         self.configure(subscription, versions)
@@ -145,7 +146,7 @@ class Lane:
     def matches(self, event: Event, payload: Payload) -> bool:
         """Whether the definition in force at the event's position wants it. Positions up to ``read_to`` are done."""
         position = event.position
-        if position <= self.read_to:
+        if position <= self.read_to or self._passed[0] < position <= self._passed[1]:
             return False
         if position >= self._newest_from:
             return self._newest.matches(event, payload)
@@ -203,9 +204,18 @@ class Lane:
         self._queue.pop()
         job.started = True
 
-    def skip(self, position: Position) -> None:
-        """Pass over everything up to ``position`` that is not matched yet."""
+    def was_read(self, position: Position) -> None:
+        """Everything up to ``position`` was looked at."""
         self.read_to = max(self.read_to, position)
+
+    def pass_over(self, skip_to: Position) -> None:
+        """Match nothing up to ``skip_to``, except that what is recorded already keeps its number, and what lies
+        before it too: up to there the log is still read. Only for a lane at rest."""
+        numbered = max((each for each in self._recorded if each <= skip_to), default=0)
+        if numbered > self.read_to:
+            self._passed = (numbered, skip_to)
+        else:
+            self.read_to = max(self.read_to, skip_to)
 
     # --- choosing what to send
 

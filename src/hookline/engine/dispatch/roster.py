@@ -120,7 +120,7 @@ class Roster:
             if subscription.state is SubscriptionState.DELETED:
                 return
             lane = self._make(subscription, versions, place)
-        elif lane.subscription.definition.order is not subscription.definition.order:
+        elif _needs_rest(lane.subscription, subscription):
             self.halt(lane)
             lane.stopped = True
             self._replaced[lane.no] = (subscription, versions)
@@ -151,7 +151,7 @@ class Roster:
 
     def _enter(self, lane: Lane) -> None:
         """Let the lane work: feed it from memory if it is caught up."""
-        lane.skip(lane.subscription.skip_to)
+        lane.pass_over(lane.subscription.skip_to)
         lane.fed = lane.read_to >= self.tail
         if not lane.fed:
             self.detach(lane)
@@ -217,6 +217,12 @@ class Roster:
         """Forget a deleted subscription's lane."""
         self.lanes.pop(lane.no, None)
         log.info("lane_removed", subscription=lane.subscription.id)
+
+
+def _needs_rest(old: Subscription, new: Subscription) -> bool:
+    """Whether the change waits until what is under way is recorded. A skip does: if events behind it were numbered
+    while some before it are not recorded, a new owner would skip those too and number the later ones anew."""
+    return old.definition.order is not new.definition.order or old.skip_to < new.skip_to
 
 
 def is_expired(event: Event, horizon: Millis) -> bool:

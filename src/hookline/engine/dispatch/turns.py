@@ -35,8 +35,8 @@ class Turns:
         self.closed = False
 
     def serve(self, start: Callable[[Job], None], exhausted: Callable[[Lane], None]) -> None:
-        """Must be called once, first. ``start`` sends a job; ``exhausted`` looks after a lane whose turn ended because it
-        has to wait or needs more to send."""
+        """Must be called once, first. ``start`` sends a job; ``exhausted`` looks after a lane whose turn ended because
+        it has to wait or needs more to send."""
         self._start = start
         self._exhausted = exhausted
 

@@ -10,8 +10,8 @@ from sqlite3 import Connection
 from msgspec.structs import astuple
 
 from hookline.core.model import Appended, Event, Millis, NewEvent, Position
-from hookline.ports import Changes, LogPage
-from hookline.storage.common import day_of, event_at
+from hookline.ports import PAGE_BYTES, Changes, LogPage
+from hookline.storage.common import day_of, event_at, page_end, page_of
 from hookline.storage.sqlite.connection import Row, snapshot
 from hookline.storage.sqlite.subscriptions import changes
 
@@ -121,13 +121,12 @@ def read_log(
     with snapshot(db):
         head, version = _ends(db)
         if tenant_no is None:
-            rows = db.execute(_PAGE, (after, limit)).fetchall()
+            rows = db.execute(_PAGE, (after, limit))
         else:
-            rows = db.execute(_TENANT_PAGE, (tenant_no, after, limit)).fetchall()
+            rows = db.execute(_TENANT_PAGE, (tenant_no, after, limit))
+        events = page_of((Event(0, *row) for row in rows), PAGE_BYTES)
         news = changes(db, changes_after) if version > changes_after else Changes(version)
-    events = decode(rows)
-    last = events[-1].position if events and len(events) == limit else max(after, head)
-    return LogPage(events, last, head, news)
+    return LogPage(events, page_end(events, limit, after, head), head, news)
 
 
 def _ends(db: Connection) -> tuple[Position, int]:
