@@ -46,6 +46,9 @@ from hookline.settings import Settings, master_keys, operator_key
 from hookline.storage.sqlite import SqliteStorage
 from hookline.storage.wake import LocalWake, SocketWake, WakeListener
 
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a busy thread lets another one run (Python's default is ten times that). The thread that writes
+gives the interpreter up at every statement, and would wait that long to get it back while the loop is busy."""
 KEEP_ALIVE = 75
 """Seconds for which an idle connection of a publisher stays open."""
 BACKLOG = 2048
@@ -136,7 +139,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         own_addresses=[(settings.host, settings.port)] if settings.port else [],
     )
     local = settings.role != "api"
-    wake_path = settings.data_dir / "wake.sock"
+    wake_path = settings.data_dir / "wake"
     wake = LocalWake() if local else SocketWake(wake_path)
     listener = WakeListener(wake_path, wake) if isinstance(wake, LocalWake) else None
     try:
@@ -319,6 +322,7 @@ def _address(server: _Server) -> tuple[str, int]:
 def run_server(settings: Settings) -> int:
     """Run until stopped; the exit code."""
     logs.configure(settings.log_level, settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     failures: list[BaseException] = []
     try:
         uvloop.run(serve(settings, partial(_greet, settings)))
@@ -361,6 +365,7 @@ def _greet(settings: Settings, host: str, port: int) -> None:
         f"""
 Hookline answers at {base}
   API description  {base}/openapi.json
+  Console          {base}/console (comes with a later version)
   Operator key     {place}
   Data             {settings.data_dir}
 

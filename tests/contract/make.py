@@ -39,12 +39,18 @@ def new_event(tenant_no: int, event_id: str, type: str = "order:created", **fiel
 def settled(
     sub: int, position: int, state: DeliveryState = DeliveryState.SUCCEEDED, **fields: Any
 ) -> Settled:
-    values = {"sequence": position, "attempts": 1, "settled_at": NOW, "status": 200} | fields
+    values: dict[str, Any] = {"sequence": position, "attempts": 1, "settled_at": NOW, "status": 200} | fields
     return Settled(subscription_no=sub, position=position, state=state, **values)
 
 
 def unsettled(sub: int, position: int, due_at: int = NOW, **fields: Any) -> Unsettled:
-    values = {"sequence": position, "attempts": 1, "first_at": NOW - 10, "runs": 1, "status": 500} | fields
+    values: dict[str, Any] = {
+        "sequence": position,
+        "attempts": 1,
+        "first_at": NOW - 10,
+        "runs": 1,
+        "status": 500,
+    } | fields
     return Unsettled(subscription_no=sub, position=position, due_at=due_at, **values)
 
 

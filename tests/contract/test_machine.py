@@ -244,7 +244,9 @@ class Walk(RuleBasedStateMachine):
         bounded=st.booleans(),
     )
     def list_events(self, ages: tuple[int, int], bounded: bool, tenant: int, **filters: Any) -> None:
-        times = {"since": self.now - max(ages), "until": self.now - min(ages)} if bounded else {}
+        times: dict[str, Any] = (
+            {"since": self.now - max(ages), "until": self.now - min(ages)} if bounded else {}
+        )
         self.both(lambda s: s.list_events(EventQuery(tenant, **filters, **times)))
 
     @rule(sub=st.integers(1, 1), before=st.integers(0, 12), limit=st.integers(1, 5), states=ANY_STATES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from hookline.core.model import DeliveryState, SubscriptionState
 from hookline.ports import DeliveryQuery, EventQuery, Storage
@@ -40,11 +41,7 @@ async def _pages(storage: Storage, query: EventQuery) -> list[int]:
     seen: list[int] = []
     before = query.before
     while True:
-        page = await storage.list_events(
-            EventQuery(
-                **{name: getattr(query, name) for name in query.__struct_fields__} | {"before": before}
-            )
-        )
+        page = await storage.list_events(replace(query, before=before))
         seen += [event.position for event in page]
         if len(page) < query.limit:
             return seen

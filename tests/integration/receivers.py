@@ -137,29 +137,30 @@ class _Protocol(asyncio.StreamReaderProtocol):
         super().connection_lost(exc)
 
 
-@asynccontextmanager
-async def receiver(
-    behave: Behaviour = answer_ok,
-    *,
-    tls: ssl.SSLContext | None = None,
-    host: str = "127.0.0.1",
-    greet: Behaviour | None = None,
-) -> AsyncGenerator[Receiver]:
-    """Run a receiver on a free port of ``host``; all its connections are gone afterwards.
+Converse = Callable[["Receiver", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-    ``greet`` is called for each connection instead of reading requests from it (its request is empty).
-    """
+
+@asynccontextmanager
+async def run_server(
+    converse: Converse, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncGenerator[Receiver]:
+    """Run a server on a free port of ``host``; all its connections are gone afterwards."""
+    live: set[asyncio.Transport] = set()
+    serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         this.connections += 1
+        task = asyncio.current_task()
+        assert task
+        serving.add(task)
         try:
-            await _converse(this, behave, greet, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-            pass  # the other side went away, or was sent away
+            await converse(this, reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, asyncio.CancelledError):
+            pass  # the other side went away, or this receiver ends
         finally:
+            serving.discard(task)
             writer.close()
 
-    live: set[asyncio.Transport] = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Protocol(serve, live), host, 0, ssl=tls, backlog=1024)
     port = server.sockets[0].getsockname()[1]
@@ -170,23 +171,41 @@ async def receiver(
         for _ in range(_TURNS_TO_ACCEPT):
             await asyncio.sleep(0)
         server.close()
-        while live:
+        for task in list(serving):
+            task.cancel()
+        while live or serving:
             for transport in list(live):
                 transport.abort()
             await asyncio.sleep(0)
 
 
-async def _converse(
-    this: Receiver,
-    behave: Behaviour,
-    greet: Behaviour | None,
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
+@asynccontextmanager
+async def receiver(
+    behave: Behaviour = answer_ok,
+    *,
+    tls: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
+    greet: Behaviour | None = None,
+) -> AsyncGenerator[Receiver]:
+    """Run a receiver of HTTP/1.1.
+
+    ``greet`` is called for each connection instead of reading requests from it (its request is empty).
+    """
+
+    async def converse(this: Receiver, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if greet:
+            await greet(Exchange(Received(this.connections, "", "", {}, b""), 0, reader, writer))
+        else:
+            await _answer_requests(this, behave, reader, writer)
+
+    async with run_server(converse, tls=tls, host=host) as this:
+        yield this
+
+
+async def _answer_requests(
+    this: Receiver, behave: Behaviour, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     connection = this.connections
-    if greet:
-        await greet(Exchange(Received(connection, "", "", {}, b""), 0, reader, writer))
-        return
     while not writer.is_closing():
         request = await _read_request(connection, reader)
         this.requests.append(request)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from hookline.ports import ErrorClass, Outcome
 from hookline.sender import CurlSender
 from hookline.sender.transfer import SENT_AGAIN
 from tests.integration.receivers import OK, Exchange, answer, receiver, status, stay_silent
-from tests.integration.senders import LOOPBACK, begin, open_sender, request, send, until
+from tests.integration.senders import LOOPBACK, PATIENCE, begin, open_sender, request, send, until
 
 
 class SystemClock:
@@ -293,6 +294,24 @@ async def test_close_gives_up_what_is_in_flight_and_frees_all_sockets() -> None:
     assert outcomes == []
 
 
+async def test_close_does_not_wait_for_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hookline.sender.curl.CLOSE_SECONDS", 0.05)
+    sender = CurlSender(LOOPBACK)
+    free, resolved, freed = sender._multi.close, threading.Event(), threading.Event()
+
+    class Hanging:
+        def close(self) -> None:  # where libcurl waits for threads in getaddrinfo()
+            resolved.wait(PATIENCE)
+            free()
+            freed.set()
+
+    monkeypatch.setattr(sender, "_multi", Hanging())
+    await asyncio.wait_for(sender.close(), 5)
+    assert not freed.is_set()
+    resolved.set()
+    assert await asyncio.to_thread(freed.wait, PATIENCE)
+
+
 async def test_a_failure_to_start_is_not_told_after_close() -> None:
     outcomes: list[Outcome] = []
     sender = CurlSender(LOOPBACK)
@@ -314,7 +333,7 @@ async def test_sockets_are_not_inherited_by_child_processes(sender: CurlSender) 
 def test_it_runs_on_uvloop() -> None:
     async def run() -> list[Outcome]:
         async with receiver() as there, receiver(stay_silent) as silent, open_sender() as sender:
-            slow = begin(sender, request(silent.url(), total=0.2))
+            slow = begin(sender, request(silent.url(), total=1.0))
             good = [begin(sender, request(there.url())) for _ in range(100)]
             return await asyncio.gather(slow, *good)
 

@@ -298,7 +298,11 @@ class Misfortune:
     async def _kill(self) -> None:
         running = self._world.workers + self._world.apis
         if running:
-            self._world.kill(self._random.choice(running))
+            chosen = self._random.choice(running)
+            if self._random.random() < 0.25:
+                self._world.retire(chosen)
+            else:
+                self._world.kill(chosen)
 
     async def _freeze(self) -> None:
         running = [each for each in self._world.workers + self._world.apis if not each.frozen]

@@ -7,6 +7,7 @@ import json
 
 from hookline.core.model import SubscriptionState
 from tests.simulation.actors import Misfortune, Owners, Publishers
+from tests.simulation.inspection import check_counts, inspect_now_and_then
 from tests.simulation.ledger import FINAL, WAITING, Book
 from tests.simulation.plan import draw, paced, tuned
 from tests.simulation.witness import Broken
@@ -53,6 +54,7 @@ async def _story(world: World) -> None:
     publishers, owners, misfortune = Publishers(world), Owners(world), Misfortune(world)
     await owners.begin()
     acting = [world.loop.create_task(actor.run()) for actor in (publishers, owners, misfortune)]
+    acting.append(world.loop.create_task(inspect_now_and_then(world)))
     await asyncio.wait(acting, timeout=world.plan.seconds)
     for task in acting:
         task.cancel()
@@ -62,6 +64,7 @@ async def _story(world: World) -> None:
     world.heal()
     await owners.resume_all()
     await _come_to_rest(world, owners)
+    await asyncio.sleep(world.plan.lease)  # lost answers come in, lanes of deleted subscriptions go
     check_end(world, publishers)
 
 
@@ -108,6 +111,7 @@ def _describe(book: Book) -> str:
 def check_end(world: World, publishers: Publishers) -> None:
     """What can only be said at the end."""
     _check_stored(world, publishers)
+    check_counts(world)
     for book in world.witness.books.values():
         _check_received(world, book)
         _check_sequences(world, book)

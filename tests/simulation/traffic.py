@@ -46,22 +46,16 @@ class Pace:
         self._rate: RateLimit | None = None
         self._tokens = 0.0
         self._filled_at = 0.0
-        self._version = 0
+        self._last: Definition | None = None
 
-    def adopt(self, definitions: dict[int, Definition], version: int, now: float) -> None:
-        """The worker uses this version now: limits that changed begin anew, and so do all if the order changed."""
-        new = definitions[version]
-        between = [definitions[each] for each in range(self._version or version, version + 1)]
-        before = between[0] if self._version else None
-        self._version = version
-        reordered = any(each.order is not new.order for each in between)
-        if before is None or reordered or before.rate_limit != new.rate_limit:
-            self._rate = new.rate_limit
+    def adopt(self, definition: Definition, now: float) -> None:
+        """The worker uses this definition now: limits that changed begin anew."""
+        before, self._last = self._last, definition
+        if before is None or before.rate_limit != definition.rate_limit:
+            self._rate = definition.rate_limit
             self._tokens = self._burst()
             self._filled_at = now
-        if reordered:
-            self.quiet_until = 0.0
-        if before is None or reordered or (before.breaker, before.url) != (new.breaker, new.url):
+        if before is None or (before.breaker, before.url) != (definition.breaker, definition.url):
             self.failures, self.opened_at = 0, None
 
     def _burst(self) -> float:
@@ -137,7 +131,7 @@ class Traffic:
 
     def _check_limits(self, flight: Flight, now: float) -> None:
         pace, definition = flight.pace, flight.book.definitions[flight.version]
-        pace.adopt(flight.book.definitions, flight.version, now)
+        pace.adopt(definition, now)
         if pace.overdraws(now):
             self._witness.breaks("the rate limit holds", flight.book.id)
         if pace.in_flight >= definition.max_in_flight:

@@ -35,6 +35,8 @@ from tests.simulation.witness import Broken, Witness
 
 RESTART = (0.2, 5.0)
 """Seconds from the death of a process to its successor."""
+GRACE = 8.0
+"""Seconds a worker that is asked to stop has for it."""
 
 
 def _compose(subscription: Subscription, tenant: Tenant) -> Composer:
@@ -50,6 +52,7 @@ class Process(_Process):
         self.wake = LocalWake()
         self.worker: Worker | None = None
         self.publisher: Publisher | None = None
+        self.retiring = False
         self.successor: Callable[[], None] = lambda: None
 
 
@@ -145,7 +148,7 @@ class World:
         process.work.add_done_callback(lambda task: self._ended(process, task), context=self.outside)
 
     def _ended(self, process: Process, task: asyncio.Task[None]) -> None:
-        if process.alive:
+        if process.alive and not process.retiring:
             reason = "cancelled" if task.cancelled() else repr(task.exception())
             self.witness.breaks("processes do not fall over", process.name, reason)
 
@@ -164,6 +167,18 @@ class World:
         process.work.cancel()
         pause = self.random.uniform(*RESTART)
         self.loop.call_later(pause, process.successor, context=self.outside)
+
+    def retire(self, process: Process) -> None:
+        """Ask a worker to finish what it has begun and to stop, as a rolling update does; then it is replaced."""
+        if process.worker is not None and not process.retiring:
+            self.witness.trace.add(process.name, "is asked to stop")
+            process.retiring = True
+            process.spawn(self._retire(process, process.worker), f"{process.name} stops")
+
+    async def _retire(self, process: Process, worker: Worker) -> None:
+        await worker.stop(GRACE)
+        self.witness.trace.add(process.name, "has stopped")
+        self.kill(process)
 
     def freeze(self, process: Process, seconds: float) -> None:
         """Stop a process for a while; the rest of the world goes on."""

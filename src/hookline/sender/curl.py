@@ -8,8 +8,10 @@ call for each request; how long libcurl wants to wait is asked once a batch, not
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import ssl
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +27,7 @@ MAX_IDLE_CONNECTIONS = 1024
 MAX_IDLE_HANDLES = 256
 MAX_IN_FLIGHT = 16_384
 DNS_CACHE_SECONDS = 30
+CLOSE_SECONDS = 2.0
 _BATCH = 256
 
 _EPOLL = {
@@ -128,13 +131,24 @@ class CurlSender:
             if handle:
                 handle.cancel()
         self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+        self._in_flight = 0
+        freed = asyncio.Event()
+        threading.Thread(target=self._free, args=(freed,), name="sender-close", daemon=True).start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await freed.wait()
+
+    def _free(self, freed: asyncio.Event) -> None:
+        """Free what libcurl holds. It waits for names that are being resolved, which can take the system 10 s
+        and more, so this runs in a thread of its own, and nobody waits for that long."""
         self._multi.close()
         for transfer in self._transfers.values():
             transfer.close()
         self._transfers.clear()
         self._idle.clear()
-        self._in_flight = 0
-        self._epoll.close()
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(freed.set)
 
     # --- handles -------------------------------------------------------------------------------------
 
@@ -166,7 +180,7 @@ class CurlSender:
 
         Its number may come back for another socket; by then the kernel has forgotten the first one.
         """
-        if what == pycurl.POLL_REMOVE:
+        if what == pycurl.POLL_REMOVE or self._closed:
             self._watched[fd] = _IDLE
             return
         events = _EPOLL[what]

@@ -20,8 +20,8 @@ MAX_HEADER_LINES = 100
 _KEEP_REQUEST_BODY = 16 * 1024
 """An idle handle holds on to the last body it sent, up to this size."""
 
-_EXPECT_FROM = 1024
-"""From this size on (1 MiB since 7.84), libcurl asks for ``100 Continue`` first; few endpoints know it."""
+_EXPECT_FROM = 1024 * 1024
+"""From this size on (EXPECT_100_THRESHOLD), libcurl asks for ``100 Continue`` first; few endpoints know it."""
 
 _MAX_IDLE_SECONDS = 55
 """Just under 60 s, after which common load balancers close a connection without a word."""

@@ -178,7 +178,8 @@ class Feeder:
 
     def _feed(self, lane: Lane, event: Event, now: float) -> None:
         job = lane.accept(event, now)
-        if job is None:
+        if job is None:  # recorded already: its number must be written before the watermark passes it
+            self._roster.touch(lane)
             return
         self._metrics.matched.inc()
         if lane.live:

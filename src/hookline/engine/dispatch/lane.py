@@ -127,6 +127,17 @@ class Lane:
         self._matchers = [(version.matches_from, Matcher(version.definition)) for version in versions]
         self._newest_from, self._newest = self._matchers[-1]
 
+    def inherit(self, old: Lane) -> None:
+        """Go on under the limits of the lane that this one replaces, as if it were the same."""
+        before, now = old.subscription.definition, self.subscription.definition
+        self.throttled_until = old.throttled_until
+        if before.max_in_flight == now.max_in_flight:
+            self.window = old.window
+        if before.rate_limit == now.rate_limit:
+            self.bucket = old.bucket
+        if before.breaker == now.breaker and before.url == now.url:
+            self.breaker = old.breaker
+
     def patterns(self, tail: Position) -> Iterable[str]:
         """Event patterns of all versions that are in force somewhere above ``tail``."""
         ends = [version.matches_from for version in self._versions[1:]]

@@ -209,7 +209,9 @@ class Roster:
             del self.lanes[lane.no]
             state = lane.state()
             place = LanePosition(state, lane.recorded_ahead, 1, 1)
-            self._events.changed(self._make(*replaced, place))
+            successor = self._make(*replaced, place)
+            successor.inherit(lane)
+            self._events.changed(successor)
             return True
         return lane.subscription.state is SubscriptionState.DELETED
 

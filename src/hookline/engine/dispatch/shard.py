@@ -50,6 +50,8 @@ class ShardRun:
         self._tools = tools
         self._state = state
         self._draining = False
+        self._ended = False
+        self._unrecorded = 0
         self._quiet = asyncio.Event()
         watermark = Watermark(state.watermark)
         clock, metrics = tools.clock, tools.metrics
@@ -68,7 +70,7 @@ class ShardRun:
             lease,
             watermark,
             lambda: self._roster.tail,
-            tools.turns.gathered,
+            self._on_gathered,
             self._on_recorded,
             clock,
             metrics,
@@ -103,6 +105,12 @@ class ShardRun:
                     tasks.create_task(self._feeder.read_for_lanes(), name=f"read-{number}")
         finally:
             self._feeder.close()
+            self._give_up_unrecorded()
+
+    def _give_up_unrecorded(self) -> None:
+        """Outcomes that nobody will record any more must not count against the worker's other shards."""
+        self._ended = True
+        self._tools.turns.recorded(self._unrecorded)
 
     async def drain(self) -> None:
         """Start nothing more; return once all that is under way has been recorded."""
@@ -143,7 +151,13 @@ class ShardRun:
     def _on_parked(self, job: Job, row: Unsettled) -> None:
         self._recorder.retry(job, None, row)
 
+    def _on_gathered(self) -> None:
+        if not self._ended:
+            self._unrecorded += 1
+            self._tools.turns.gathered()
+
     def _on_recorded(self, jobs: list[Job]) -> None:
+        self._unrecorded -= len(jobs)
         for job in jobs:
             job.lane.recorded(job)
         for lane in {job.lane.no: job.lane for job in jobs}.values():

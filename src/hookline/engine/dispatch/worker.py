@@ -108,6 +108,7 @@ class Worker:
 
     async def _deliver(self, lease: Lease) -> None:
         shard = lease.shard
+        run: ShardRun | None = None
         try:
             state = await self._tools.storage.load_shard(shard, lease.epoch)
             run = self._shards[shard] = ShardRun(lease, state, self._tools)
@@ -120,7 +121,8 @@ class Worker:
         except* (StorageUnavailable, Overloaded) as group:
             log.warning("shard_dropped", shard=shard, reason=str(group.exceptions[0]))
         finally:
-            self._shards.pop(shard, None)
+            if self._shards.get(shard) is run:  # else the shard was taken again before this one had ended
+                self._shards.pop(shard, None)
             if self._leases.get(shard) is not None and self._leases[shard].epoch == lease.epoch:
                 self._runs.pop(shard, None)
                 self._leases.pop(shard, None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -66,6 +67,27 @@ def snapshot(db: Connection) -> Generator[None]:
         yield
     finally:
         db.execute("COMMIT")
+
+
+class ManyRows:
+    """An INSERT of many rows in few statements: ``head VALUES (row), (row) … tail``.
+
+    The interpreter lock is given up at every statement and may be taken by a busy thread, so a statement for each row
+    costs much more than its own work. Rows go in groups of a few fixed sizes, to keep few statements prepared.
+    """
+
+    SIZES = (64, 16, 4, 1)
+
+    def __init__(self, head: str, row: str, tail: str = "") -> None:
+        self._statements = [(size, f"{head} VALUES {', '.join([row] * size)} {tail}") for size in self.SIZES]
+
+    def insert(self, db: Connection, rows: Sequence[Row]) -> None:
+        """Insert all rows, in order."""
+        done = 0
+        for size, statement in self._statements:
+            while len(rows) - done >= size:
+                db.execute(statement, list(chain.from_iterable(rows[done : done + size])))
+                done += size
 
 
 def converted(row: Row, converters: Mapping[int, Callable[[Any], Any]]) -> Row:

@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 from hookline.core.model import Appended, Event, Millis, NewEvent, Position
 from hookline.ports import PAGE_BYTES, Changes, LogPage
 from hookline.storage.common import day_of, event_at, page_end, page_of
-from hookline.storage.sqlite.connection import Row, snapshot
+from hookline.storage.sqlite.connection import ManyRows, Row, snapshot
 from hookline.storage.sqlite.subscriptions import changes
 
 EVENT = (
@@ -24,11 +24,7 @@ EVENT = (
 BLOCK_BITS = 10
 """Positions in a block of ``event_blocks``: 1,024."""
 
-# ?1 position, ?2 received_at, ?3 … the fields of NewEvent in their order
-_INSERT = """
-INSERT INTO events VALUES
-    (?1, ?3, ?4, ?5, ?6, coalesce(?7, ?2), ?2, ?8, ?9, ?10, ?11, ?12, ?13)
-"""
+_INSERT = ManyRows("INSERT INTO events", "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
 _BLOCKS = "INSERT INTO event_blocks VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _USAGE = """
 INSERT INTO usage (tenant_no, day, events, event_bytes) VALUES (?, ?, ?, ?)
@@ -61,9 +57,13 @@ def append(db: Connection, events: Sequence[NewEvent], now: Millis) -> list[Appe
 
 
 def _store(db: Connection, events: Sequence[NewEvent], head: Position, received: Millis) -> None:
-    db.executemany(
-        _INSERT, [(position, received, *astuple(event)) for position, event in enumerate(events, head + 1)]
-    )
+    _INSERT.insert(db, [_row(position, event, received) for position, event in enumerate(events, head + 1)])
+
+
+def _row(position: Position, event: NewEvent, received: Millis) -> Row:
+    """An event in the order of the ``EVENT`` columns."""
+    tenant_no, event_id, name, data, occurred, *rest = astuple(event)
+    return (position, tenant_no, event_id, name, data, received if occurred is None else occurred, received, *rest)
 
 
 def _sort_out(

@@ -46,7 +46,7 @@ from hookline.storage.sqlite import config, deliveries, log, queries, replays, r
 from hookline.storage.sqlite import lease as leases
 from hookline.storage.sqlite import shard as shards
 from hookline.storage.sqlite.connection import connect_reader, connect_writer, prepare, told
-from hookline.storage.sqlite.gate import FileLock, WriteGate
+from hookline.storage.sqlite.gate import FileLock
 from hookline.storage.sqlite.threads import Readers, Writer
 
 T = TypeVar("T")
@@ -56,9 +56,9 @@ class _Threads:
     """The parts that exist while the storage is open, and what is to be done with them."""
 
     def __init__(self, path: Path, *, readers: int, queue_limit: int, patience: float) -> None:
-        self.gate = WriteGate(path)
+        self.write_lock = FileLock(path.with_name(path.name + ".write.lock"))
         self.delivery_lock = FileLock(path.with_name(path.name + ".delivery.lock"))
-        self.writer = Writer(lambda: connect_writer(path), self.gate, queue_limit, patience)
+        self.writer = Writer(lambda: connect_writer(path), self.write_lock, queue_limit, patience)
         self.readers = Readers(
             "hookline-sqlite-reader", lambda: connect_reader(path), readers, queue_limit, patience
         )
@@ -69,7 +69,7 @@ class _Threads:
             await self.writer.close()
         finally:
             self.delivery_lock.close()
-            self.gate.close()
+            self.write_lock.close()
 
 
 class SqliteStorage:
