@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import os
 import random
@@ -11,19 +10,21 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import msgspec
-import uvicorn
 import uvloop
 from msgspec import Struct
 
 from hookline import logs
 from hookline.api.app import create_app, create_watch_app
+from hookline.api.corked import HTTP
 from hookline.api.keyring import follow_changes
+from hookline.api.listen import CannotListen, HttpServer, bind
 from hookline.api.services import Check, Options, Services, build_services
 from hookline.core.address import AddressRule
 from hookline.core.definition import Rules
@@ -49,10 +50,7 @@ from hookline.storage.wake import LocalWake, SocketWake, WakeListener
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a busy thread lets another one run (Python's default is ten times that). The thread that writes
 gives the interpreter up at every statement, and would wait that long to get it back while the loop is busy."""
-KEEP_ALIVE = 75
-"""Seconds for which an idle connection of a publisher stays open."""
-BACKLOG = 2048
-POLL_INTERVAL = 0.05
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class SystemClock:
@@ -65,6 +63,23 @@ class SystemClock:
     def monotonic(self) -> float:
         """See ``Clock``."""
         return time.monotonic()
+
+
+class IdEntropy:
+    """Random bytes for ids, taken from the system in one call for many. Keys and secrets take theirs directly."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._used = 0
+
+    def __call__(self, count: int) -> bytes:
+        """The next ``count`` bytes (up to 4,096)."""
+        end = self._used + count
+        if end > len(self._bytes):
+            self._bytes, self._used, end = os.urandom(4096), 0, count
+        taken = self._bytes[self._used : end]
+        self._used = end
+        return taken
 
 
 class Parts(Struct, frozen=True):
@@ -157,7 +172,7 @@ def make_publisher(parts: Parts, catalogue: Catalogue) -> Publisher:
     """The way in."""
     settings = parts.settings
     limits = PublishLimits(settings.max_event_bytes, settings.publish_queue)
-    return Publisher(parts.storage, catalogue, parts.clock, os.urandom, parts.wake, parts.metrics, limits)
+    return Publisher(parts.storage, catalogue, parts.clock, IdEntropy(), parts.wake, parts.metrics, limits)
 
 
 def make_services(
@@ -188,6 +203,7 @@ def make_services(
             event_bytes=settings.max_event_bytes,
             batch_bytes=settings.max_batch_bytes,
             batch_items=settings.max_batch_items,
+            metrics=settings.metrics,
         ),
     )
 
@@ -206,7 +222,7 @@ def make_worker(parts: Parts) -> Worker:
         turns=turns,
         wake=parts.wake,
         clock=parts.clock,
-        chance=Chance(random.random, os.urandom),
+        chance=Chance(random.random, IdEntropy()),
         metrics=parts.metrics,
         compose=partial(_compose, parts.vault, settings.user_agent),
         retention_days=partial(retention_days, retention),
@@ -234,103 +250,128 @@ def _compose(vault: Vault, user_agent: str, subscription: Subscription, tenant: 
 # --- running -------------------------------------------------------------------------------------------
 
 
-class _Server(uvicorn.Server):
-    """uvicorn inside our own loop: signals are ours."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
-def _http_server(app: object, host: str, port: int, grace: float) -> _Server:
-    config = uvicorn.Config(
-        app,  # pyright: ignore[reportArgumentType] - an ASGI callable
-        host=host,
-        port=port,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=max(1, int(grace)),
-    )
-    return _Server(config)
+class TaskDied(Exception):
+    """A task that must run as long as the process ended before it, for the reason in ``__cause__``, or for none."""
 
 
 async def serve(settings: Settings, ready: Callable[[str, int], None] | None = None) -> None:
     """Run the roles of ``settings`` until SIGTERM or SIGINT; then finish what was accepted and stop.
 
-    ``ready`` is called with the address once requests are answered.
+    ``ready`` is called with the address once requests are answered. Raises ``TaskDied`` in a group.
     """
+    stop = _stop_signal()
+    with _bound(settings) as sockets:
+        async with open_parts(settings) as parts:
+            catalogue = Catalogue(parts.storage)
+            publisher = make_publisher(parts, catalogue)
+            worker = make_worker(parts) if settings.role != "api" else None
+            services = make_services(parts, publisher, catalogue, _checks(worker))
+            await services.tenants.adopt_operator_key(operator_key(settings, services.tenants.new_secret))
+            make_app = create_watch_app if settings.role == "delivery" else create_app
+            server = HttpServer(make_app(services), sockets, settings.shutdown_grace, HTTP)
+            work = {
+                "publisher": publisher.run,
+                "changes": partial(follow_changes, parts.storage, services.changed),
+                "http": server.run,
+            }
+            if worker is not None:
+                work["worker"] = worker.run
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(_lasting(one, stop), name=name) for name, one in work.items()]
+                await server.started()
+                if ready is not None:
+                    ready(*server.address)
+                await stop.wait()
+                log.info("stopping")
+                await _finish(server, publisher, worker, settings.shutdown_grace)
+                for task in running:
+                    task.cancel()
+
+
+async def _lasting(work: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Do work that may end only after ``stop``, or when we are cancelled. Raises ``TaskDied`` if it ends otherwise."""
+    task = cast("asyncio.Task[None]", asyncio.current_task())
+    try:
+        await work()
+    except asyncio.CancelledError as error:
+        if task.cancelling():
+            raise
+        raise TaskDied(task.get_name()) from error
+    except Exception as error:
+        raise TaskDied(task.get_name()) from error
+    if not stop.is_set():
+        raise TaskDied(task.get_name())
+
+
+async def _finish(server: HttpServer, publisher: Publisher, worker: Worker | None, grace: float) -> None:
+    """End both ways at the same time. What is accepted meanwhile is stored, and delivered after the next start."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.stop(), name="stop-http")
+        if worker is not None:
+            tasks.create_task(worker.stop(grace), name="stop-worker")
+    await publisher.drain()
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT. A second Ctrl-C ends the process at once; like kill -9, that loses nothing."""
     stop = asyncio.Event()
+
+    def interrupted() -> None:
+        if stop.is_set():
+            os._exit(EXIT_INTERRUPTED)
+        if sys.stderr.isatty():
+            print("finishing what is under way; Ctrl-C again ends it at once", file=sys.stderr)
+        stop.set()
+
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with open_parts(settings) as parts:
-        catalogue = Catalogue(parts.storage)
-        publisher = make_publisher(parts, catalogue)
-        worker = make_worker(parts) if settings.role != "api" else None
-        services = make_services(parts, publisher, catalogue, _checks(worker))
-        await services.tenants.adopt_operator_key(operator_key(settings, services.tenants.new_secret))
-        if settings.role == "delivery":
-            server = _http_server(create_watch_app(services), settings.host, settings.metrics_port, 1)
-        else:
-            server = _http_server(create_app(services), settings.host, settings.port, settings.shutdown_grace)
-        async with asyncio.TaskGroup() as tasks:
-            background = [
-                tasks.create_task(publisher.run(), name="publisher"),
-                tasks.create_task(follow_changes(parts.storage, services.changed), name="changes"),
-            ]
-            if worker is not None:
-                background.append(tasks.create_task(worker.run(), name="worker"))
-            listening = tasks.create_task(server.serve(), name="http")
-            await _until_started(server, listening)
-            if ready is not None:
-                ready(*_address(server))
-            listening.add_done_callback(lambda _: stop.set())
-            await stop.wait()
-            log.info("stopping")
-            server.should_exit = True
-            await listening
-            await publisher.drain()
-            if worker is not None:
-                await worker.stop(settings.shutdown_grace)
-            for task in background:
-                task.cancel()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    return stop
 
 
-async def _until_started(server: _Server, listening: asyncio.Task[None]) -> None:
-    while not server.started and not listening.done():
-        await asyncio.wait([listening], timeout=POLL_INTERVAL)
-    if listening.done():
+@contextmanager
+def _bound(settings: Settings) -> Generator[list[socket.socket]]:
+    """The sockets to listen on. Raises ``SettingsInvalid``."""
+    name, port = "PORT", settings.port
+    if settings.role == "delivery":
+        name, port = "METRICS_PORT", settings.metrics_port
+    try:
+        sockets = bind(settings.host, port)
+    except CannotListen as error:
         raise SettingsInvalid(
-            "The server could not listen",
-            [Fault("HOOKLINE_PORT", "the address is in use or not of this machine")],
-        )
-
-
-def _address(server: _Server) -> tuple[str, int]:
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    return host, port
+            f"cannot listen on {error}; HOOKLINE_HOST and HOOKLINE_{name} say where to listen"
+        ) from error
+    try:
+        yield sockets
+    finally:
+        for one in sockets:
+            one.close()
 
 
 def run_server(settings: Settings) -> int:
     """Run until stopped; the exit code."""
     logs.configure(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    failures: list[BaseException] = []
+    code = 0
     try:
         uvloop.run(serve(settings, partial(_greet, settings)))
     except* HooklineError as group:
-        failures = list(group.exceptions)
-    for failure in failures:
-        _complain(failure)
-    return 1 if failures else 0
+        code = 1
+        for error in _leaves(group):
+            _complain(error)
+    except* TaskDied as group:
+        code = 1
+        for death in _leaves(group):
+            log.error("task_died", task=str(death), exc_info=death.__cause__)
+    return code
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
+        else:
+            yield error
 
 
 def _complain(error: BaseException) -> None:

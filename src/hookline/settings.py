@@ -43,6 +43,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Role = Literal["all", "api", "delivery"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["json", "console"]
+MetricsAccess = Literal["operator", "open", "off"]
 
 T = TypeVar("T")
 
@@ -199,6 +200,7 @@ _AGENT = _matching(rf"{_PRINTABLE}({_PRINTABLE}| ){{0,198}}", "up to 200 printab
 _ROLE: Kind[Role] = _choice("all", "api", "delivery")
 _LOG_LEVEL: Kind[LogLevel] = _choice("debug", "info", "warning", "error")
 _LOG_FORMAT: Kind[LogFormat] = _choice("json", "console")
+_METRICS: Kind[MetricsAccess] = _choice("operator", "open", "off")
 _DAYS = _integer(1, 3650)
 
 
@@ -301,7 +303,12 @@ class Settings:
 
     log_level: LogLevel = _setting(_LOG_LEVEL, "info", "The least grave messages that are logged.")
     log_format: LogFormat = _setting(_LOG_FORMAT, "json", "JSON lines, or lines for people.")
-    metrics: bool = _setting(_FLAG, "true", "Answer `/metrics` in the Prometheus form.")
+    metrics: MetricsAccess = _setting(
+        _METRICS,
+        "operator",
+        "Who may read `/metrics`: whoever sends an operator key (operator), everyone who reaches the port "
+        "(open), or nobody (off).",
+    )
     metrics_port: int = _setting(
         _integer(0, 65535),
         "8481",

@@ -68,6 +68,11 @@ def test_metrics_are_for_operators(api: Api) -> None:
 
 
 def test_metrics_can_be_opened() -> None:
-    with api_server(MemoryStorage, Options(open_metrics=True)) as api:
+    with api_server(MemoryStorage, Options(metrics="open")) as api:
         assert api.as_key("").call("GET", "/metrics").status == 200
         assert api.as_key(OPERATOR).call("GET", "/metrics").status == 200
+
+
+def test_metrics_can_be_switched_off() -> None:
+    with api_server(MemoryStorage, Options(metrics="off")) as api:
+        assert api.as_key(OPERATOR).get("/metrics", 404)["detail"] == "metrics are switched off"

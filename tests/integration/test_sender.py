@@ -367,6 +367,24 @@ async def test_a_configured_proxy_gets_everything(monkeypatch: pytest.MonkeyPatc
     assert proxy.requests[0].target == "http://shop.example/hook"
 
 
+async def test_a_proxy_that_refuses_says_so() -> None:
+    async with receiver(status(403)) as proxy, open_sender(proxy=proxy.url("")) as sender:
+        outcome = await send(sender, "https://shop.example/hook")
+    assert (outcome.status, outcome.error) == (0, ErrorClass.CONNECT)
+    assert outcome.detail.startswith("the proxy refused the connection")
+    assert proxy.requests[0].method == "CONNECT"
+
+
+async def test_connections_beyond_the_number_kept_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets come, idle, and go while their numbers are given out again."""
+    monkeypatch.setattr("hookline.sender.curl.MAX_IDLE_CONNECTIONS", 4)
+    async with open_sender() as sender:
+        for _ in range(5):
+            async with receiver() as first, receiver() as second:
+                both = [begin(sender, request(one.url())) for one in (first, second) * 20]
+                assert [one.status for one in await asyncio.gather(*both)] == [200] * 40
+
+
 async def test_tokens_come_through_the_same_sender(sender: CurlSender) -> None:
     got: list[tuple[str, str]] = []
     granted = b'{"access_token": "t1", "token_type": "bearer", "expires_in": 60}'

@@ -13,7 +13,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--count", type=int, default=1, help="how many seeds")
-    parser.add_argument("--hours", type=float, help="virtual hours of faults in each (default: from the seed)")
+    parser.add_argument(
+        "--hours", type=float, help="virtual hours of faults in each (default: from the seed)"
+    )
     parser.add_argument("--trace", type=int, default=60, help="entries of the trace shown on failure")
     options = parser.parse_args()
     begin, hours = time.process_time(), 0.0

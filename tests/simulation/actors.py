@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -21,8 +22,8 @@ from hookline.core.model import (
     RetryKind,
     RetryPolicy,
     SchemaMode,
-    Signing,
     SignatureScheme,
+    Signing,
     Subscription,
     SubscriptionState,
     Tenant,
@@ -35,7 +36,9 @@ from tests.simulation.world import World
 
 TYPES = ("order:created", "order:updated", "stock:adjusted", "sale", "product:x")
 PATTERNS = (("*",), ("order:*",), ("order:created", "sale"), ("stock:adjusted",), ("hookline.*", "sale"))
-FILTERS = (None, None, None, "data.n > 3", 'data.kind in ["a", "b"]', 'type prefix "order" and data.n < 8', "not data.z exists")
+FILTERS = (
+    None, None, None, "data.n > 3", 'data.kind in ["a", "b"]', 'type prefix "order" and data.n < 8', "not data.z exists"
+)  # fmt: skip
 ANSWER_WAIT = 20.0
 """Seconds a publisher waits for its answer before it sends the event again, under the same id."""
 
@@ -128,10 +131,9 @@ class Owners:
                 )
 
     async def _try(self, step: Callable[[], Awaitable[None]]) -> None:
-        try:
+        """They may try again later; whether it took effect although there was an error, the witness saw."""
+        with contextlib.suppress(StorageUnavailable, Conflict, NotFound):
             await step()
-        except (StorageUnavailable, Conflict, NotFound):
-            pass  # they may try again later; whether it took effect, the witness saw
 
     def _living(self) -> list[Subscription]:
         found = self._world.storage._subscriptions.values()
@@ -171,7 +173,11 @@ class Owners:
                 RetryPolicy(delays=(0.1, 0.5)),
                 RetryPolicy(kind=RetryKind.NONE),
                 RetryPolicy(
-                    kind=RetryKind.EXPONENTIAL, base=0.5, factor=3, cap=3600.0 if long else 30.0, max_attempts=12
+                    kind=RetryKind.EXPONENTIAL,
+                    base=0.5,
+                    factor=3,
+                    cap=3600.0 if long else 30.0,
+                    max_attempts=12,
                 ),
                 RetryPolicy(kind=RetryKind.EXPONENTIAL, base=1, max_age=86400.0 if long else 120.0),
                 RetryPolicy(delays=(2,) * 6, retry_on=("network", "5xx", "429")),

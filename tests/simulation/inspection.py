@@ -60,6 +60,8 @@ def check_counts(world: World) -> None:
             breaks("counts come out even", "in flight", turns.in_flight, "unrecorded", turns.unrecorded)
         for each in _lanes(worker):
             if not each.idle or each.queued:
-                breaks("lanes come to rest", each.no, each.in_flight, each.unrecorded, each.retrying, each.queued)
+                breaks(
+                    "lanes come to rest", each.no, each.in_flight, each.unrecorded, each.retrying, each.queued
+                )
             if isinstance(each, OrderedLane) and (each._held or each._parked or each._blocked or each._busy):
                 breaks("keys are freed", each.no, each._held, each._parked, each._blocked, each._busy)

@@ -20,8 +20,8 @@ class Trail:
     """All that happened to one event for one subscription."""
 
     __slots__ = (
-        "accepted", "arrivals", "doomed", "dropped", "epoch", "event", "explicit", "first_sent", "position", "row",
-        "seen", "sends", "sequence", "skipped", "state",
+        "accepted", "arrivals", "doomed", "dropped", "epoch", "event", "explicit", "first_sent", "owed", "position",
+        "row", "seen", "sends", "sequence", "skipped", "state",
     )  # fmt: skip
 
     def __init__(self, event: Event) -> None:
@@ -38,6 +38,8 @@ class Trail:
         """Whether the final state came from its user (skip, delete), not from a worker."""
         self.explicit = False
         """Whether its user ever had it sent again."""
+        self.owed = 0
+        """How often it must have been sent at the end: once more than when its user had it sent again."""
         self.skipped = False
         self.doomed = False
         """Whether a worker has seen an outcome after which no retry may follow."""
@@ -88,6 +90,8 @@ class Book:
         self.definitions: dict[int, Definition] = {}
         self.changed_at = 0.0
         self.deleted = False
+        self.overfull = False
+        """Whether more deliveries ever waited than an ordered lane can survey; then it only promises delivery."""
         self.skips: list[Position] = []
         self.trails: dict[Position, Trail] = {}
         self.positions: list[Position] = []

@@ -26,7 +26,9 @@ def cursor_before_outcome() -> AbstractContextManager[object]:
     """The cursor is written as far as the log was read, whatever is still under way."""
 
     def state(lane: Lane) -> LaneState:
-        return LaneState(lane.no, lane.read_to, lane.sequence, lane.live, False, lane.failing_since, lane.warned_at)
+        return LaneState(
+            lane.no, lane.read_to, lane.sequence, lane.live, False, lane.failing_since, lane.warned_at
+        )
 
     return patch.object(Lane, "state", state)
 

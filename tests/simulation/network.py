@@ -134,7 +134,9 @@ def throttling(random: Random, now: float) -> Reply:
     """429 or 503, with every kind of ``Retry-After`` that receivers send, and some that nobody should."""
     date = formatdate(EPOCH / 1000 + now + random.uniform(1, 90), usegmt=True)
     wish = random.choice(("1", "20", date, "999999999", "soon", "-5", "", "0"))
-    headers = f"HTTP/1.1 429 Slow Down\r\nRetry-After: {wish}\r\n\r\n" if wish else "HTTP/1.1 429 Slow Down\r\n\r\n"
+    headers = (
+        f"HTTP/1.1 429 Slow Down\r\nRetry-After: {wish}\r\n\r\n" if wish else "HTTP/1.1 429 Slow Down\r\n\r\n"
+    )
     return Reply(0.01, random.choice((200, 429, 429, 503)), headers.encode())
 
 

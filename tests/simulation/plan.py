@@ -8,6 +8,7 @@ from random import Random
 from unittest.mock import patch
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hookline.core.model import Retention
 from hookline.engine import record, replay, retain
@@ -74,6 +75,7 @@ LIMITS: dict[str, tuple[tuple[object, str], ...]] = {
     "retry_page": ((feeder, "RETRY_PAGE"),),
     "park": ((ordered, "PARK_LIMIT"),),
     "hold": ((ordered, "HOLD_LIMIT"),),
+    "waiting": ((ordered, "WAITING_LIMIT"), (feeder, "WAITING_LIMIT")),
     "gathered": ((record, "GATHERED"),),
     "replay_step": ((replay, "STEP"),),
     "replay_waiting": ((replay, "WAITING_LIMIT"),),
@@ -95,7 +97,7 @@ def draw(seed: int, hours: float | None = None) -> tuple[Plan, Weather]:
     random = Random(f"plan {seed}")
     plan = _storm(random) if random.random() < 0.6 else _long(random)
     if hours is not None:
-        plan = _stretched(plan, hours)
+        plan = replace(plan, seconds=hours * 3600)
     bad = random.random()
     weather = Weather(
         refused=random.choice((0, 0.002, 0.02)),
@@ -105,11 +107,6 @@ def draw(seed: int, hours: float | None = None) -> tuple[Plan, Weather]:
         wake_lost=random.choice((0, 0.3)),
     )
     return plan, weather
-
-
-def _stretched(plan: Plan, hours: float) -> Plan:
-    fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
-    return Plan(**(fields | {"seconds": hours * 3600}))
 
 
 def _storm(random: Random) -> Plan:
@@ -181,6 +178,7 @@ def _limits(random: Random) -> dict[str, float]:
         "retry_page": random.choice((1, 4)),
         "park": random.choice((2, 8)),
         "hold": random.choice((2, 8)),
+        "waiting": random.choice((6, 40)),
         "gathered": random.choice((2, 10)),
         "replay_step": random.choice((2, 10)),
         "replay_waiting": random.choice((5, 20)),

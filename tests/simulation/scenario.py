@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from hookline.core.model import SubscriptionState
+from hookline.core.model import Millis, Order, Unsettled
 from tests.simulation.actors import Misfortune, Owners, Publishers
 from tests.simulation.inspection import check_counts, inspect_now_and_then
 from tests.simulation.ledger import FINAL, WAITING, Book
@@ -13,6 +13,9 @@ from tests.simulation.plan import draw, paced, tuned
 from tests.simulation.witness import Broken
 from tests.simulation.world import Report, World, quiet, run_virtual
 
+DUE_WAIT = 3600.0 * 6
+"""Seconds of calm in which every delivery that was due at its beginning is tried: a pause that the endpoint asked for
+is over, and so is the backlog of the slowest rate limit."""
 CALM_WAIT = 86400.0 * 4
 """Virtual seconds in which everything must come to its end once all is well: a delivery may wait for a day because
 its endpoint asked for it, and longer by its own retry schedule."""
@@ -28,16 +31,20 @@ class SimulationFailed(AssertionError):
     """A promise was broken. The message holds the seed and the end of the trace."""
 
 
-def simulate(seed: int, hours: float | None = None, trace: int = 60) -> Report:
-    """Run the scenario of a seed. Raises ``SimulationFailed``."""
+def simulate(seed: int, hours: float | None = None, trace: int = 60, *, from_outside: bool = False) -> Report:
+    """Run the scenario of a seed. ``from_outside``: do not look at cursors, only at what comes of the events.
+
+    Raises ``SimulationFailed``.
+    """
     with quiet():
-        return run_virtual(_simulate(seed, hours, trace))
+        return run_virtual(_simulate(seed, hours, trace, from_outside))
 
 
-async def _simulate(seed: int, hours: float | None, trace: int) -> Report:
+async def _simulate(seed: int, hours: float | None, trace: int, from_outside: bool) -> Report:
     plan, weather = draw(seed, hours)
     with tuned(plan):
         world = World(seed, plan, weather)
+        world.witness.sees_lanes = not from_outside
         try:
             await world.live(_story(world))
         except Broken as broken:
@@ -71,8 +78,11 @@ async def _story(world: World) -> None:
 async def _come_to_rest(world: World, owners: Owners) -> None:
     """Wait until all deliveries are at their end, or nothing more happens."""
     await _wait_while_busy(world, owners, SOON)
+    calm_since = world.witness.now()
     with paced(LAZY / world.plan.pace):
         world.be_lazy()
+        await _wait_while_busy(world, owners, DUE_WAIT)
+        _check_tried(world, calm_since)
         await _wait_while_busy(world, owners, CALM_WAIT)
     if _unfinished(world):
         world.witness.breaks("everything comes to its end", *map(_describe, _unfinished(world)))
@@ -86,8 +96,26 @@ async def _wait_while_busy(world: World, owners: Owners, seconds: float) -> None
         await owners.resume_all()
 
 
+def _check_tried(world: World, since: Millis) -> None:
+    """What was due long ago, and waits behind nothing, was tried."""
+    for book in _unfinished(world):
+        rows = sorted(world.storage._unsettled[book.no].values(), key=lambda row: row.position)
+        order = world.storage._subscriptions[book.no].definition.order
+        heads: dict[object, Unsettled] = {}
+        for row in rows:
+            lock = (
+                0 if order is Order.STRICT else row.key if order is Order.KEY and row.key else -row.position
+            )
+            heads.setdefault(lock, row)
+        for row in heads.values():
+            if row.due_at <= since:
+                world.witness.breaks("what is due is tried", book.id, row.position, row.due_at)
+
+
 def _unfinished(world: World) -> list[Book]:
-    return [book for book in world.witness.books.values() if not book.deleted and not _is_finished(world, book)]
+    return [
+        book for book in world.witness.books.values() if not book.deleted and not _is_finished(world, book)
+    ]
 
 
 def _is_finished(world: World, book: Book) -> bool:
@@ -131,8 +159,12 @@ def _check_received(world: World, book: Book) -> None:
     for trail in book.trails.values():
         if trail.state == "succeeded" and not trail.accepted:
             world.witness.breaks("success means an answer of 2xx", book.id, trail.position)
-        if not book.deleted and trail.state in {"", WAITING} and not trail.skipped:
+        if book.deleted:
+            continue
+        if trail.state in {"", WAITING} and not trail.skipped:
             world.witness.breaks("nothing disappears", book.id, trail.position)
+        if trail.sends < trail.owed and trail.state != "expired":
+            world.witness.breaks("what is asked for again is sent again", book.id, trail.position)
 
 
 def _check_sequences(world: World, book: Book) -> None:

@@ -7,7 +7,7 @@ from typing import cast
 
 from msgspec import Struct
 
-from hookline.core.model import Definition, RateLimit
+from hookline.core.model import Definition, RateLimit, SubscriptionState
 from hookline.core.retry import Verdict, next_due, verdict
 from hookline.engine.dispatch.outcomes import LANE_PAUSE_CAP, retry_after
 from hookline.ports import Outcome, Request
@@ -58,6 +58,13 @@ class Pace:
         if before is None or (before.breaker, before.url) != (definition.breaker, definition.url):
             self.failures, self.opened_at = 0, None
 
+    def failed(self, now: float) -> None:
+        """The worker saw a failure; so many in a row open the breaker that it has now."""
+        self.failures += 1
+        limit = self._last.breaker.failures if self._last is not None else 0
+        if self.opened_at is None and 0 < limit <= self.failures:
+            self.opened_at = now
+
     def _burst(self) -> float:
         return float((self._rate.burst or self._rate.count) if self._rate is not None else 0)
 
@@ -74,13 +81,16 @@ class Pace:
 class Traffic:
     """Checks requests against what the witness knows."""
 
-    def __init__(self, witness: Witness, capacity: int) -> None:
+    def __init__(self, witness: Witness, capacity: int, hearing: float, skew: float) -> None:
+        """``hearing``: seconds in which a worker that runs must have heard of a changed configuration; ``skew``:
+        seconds by which two clocks may differ."""
         self._witness = witness
         self._capacity = capacity
+        self._hearing = hearing
+        self._skew = skew
         self._paces: dict[tuple[str, int, int], Pace] = {}
         self._in_flight: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
-        self.most_extra = 0
 
     # --- out
 
@@ -106,6 +116,7 @@ class Traffic:
         self._check_repetition(flight)
         self._check_order(flight)
         self._check_limits(flight, now)
+        self._check_stopped(flight, now)
         self._count(flight)
         return flight
 
@@ -114,17 +125,18 @@ class Traffic:
         current = epoch == self._witness.newest_epoch[flight.book.shard]
         if (flight.process.name, epoch) in trail.seen:
             self._witness.breaks("a success is not repeated", flight.book.id, trail.position)
-        if trail.state in FINAL and not trail.dropped:
-            if current:
-                self._witness.breaks("what is settled is not sent", flight.book.id, trail.position, trail.state)
-            else:
-                self.counts["sent after the lease was lost"] += 1
+        if current and trail.state in FINAL and not trail.dropped:
+            self._witness.breaks("what is settled is not sent", flight.book.id, trail.position, trail.state)
+        if not current:
+            self.counts["sent after the lease was lost"] += 1
+            if flight.sent_at > self._witness.taken_at[flight.book.shard] + self._skew:
+                self._witness.breaks("nothing is sent without the lease", flight.process.name, flight.book.id)
 
     def _check_order(self, flight: Flight) -> None:
         order = flight.book.definitions[flight.version].order
         while (before := flight.book.before(flight.trail, order)) and self._witness.may_expire(before):
             before.doomed = True
-        if before is not None and not flight.trail.explicit:
+        if before is not None and not flight.trail.explicit and not flight.book.overfull:
             self._witness.breaks(
                 f"order {order.value}", flight.book.id, flight.trail.position, "sent before", before.position
             )
@@ -144,6 +156,14 @@ class Traffic:
             earliest = max(pace.opened_at, pace.last_start) + definition.breaker.cooldown
             if now < earliest - TOLERANCE:
                 self._witness.breaks("an open breaker lets only probes out", flight.book.id, earliest)
+
+    def _check_stopped(self, flight: Flight, now: float) -> None:
+        """Nothing goes to a stopped subscription once its worker has had the time to hear of it."""
+        found = self._witness.storage._subscriptions[flight.book.no]
+        stopped_for = (self._witness.now() - found.state_at) / 1000
+        knows = min(stopped_for, now - flight.process.running_since) > self._hearing
+        if knows and found.state is not SubscriptionState.ACTIVE:
+            self._witness.breaks("a stopped subscription is left alone", flight.book.id, found.state.value)
 
     def _count(self, flight: Flight) -> None:
         trail = flight.trail
@@ -171,7 +191,6 @@ class Traffic:
     def answered(self, flight: Flight, outcome: Outcome, now: float) -> None:
         """The worker gets the outcome."""
         pace, trail = flight.pace, flight.trail
-        definition = flight.book.definitions[flight.version]
         pace.in_flight -= 1
         self._in_flight[flight.process.name] -= 1
         self._witness.trace.add(
@@ -181,9 +200,7 @@ class Traffic:
             trail.seen.add((flight.process.name, flight.epoch))
             pace.failures, pace.opened_at = 0, None
             return
-        pace.failures += 1
-        if definition.breaker.failures and pace.failures >= definition.breaker.failures and not pace.opened_at:
-            pace.opened_at = now
+        pace.failed(now)
         if outcome.status in (429, 502, 503, 504):
             pause = retry_after(outcome, self._witness.now())
             if pause is not None:

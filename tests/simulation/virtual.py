@@ -28,6 +28,7 @@ class Process:
         self.name = name
         self.alive = True
         self.frozen = False
+        self.running_since = asyncio.get_running_loop().time()
         self._held: list[asyncio.Handle] = []
         self.context = contextvars.copy_context()
         self.context.run(_current.set, self)
@@ -50,6 +51,7 @@ class Process:
         """Go on with all that became due meanwhile."""
         if self.frozen:
             self.frozen = False
+            self.running_since = asyncio.get_running_loop().time()
             held, self._held = self._held, []
             cast("VirtualLoop", asyncio.get_running_loop()).run_soon(held)
 
@@ -116,6 +118,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._selector = _Skip(self)
         self._now = 0.0
+        # As a nanosecond (the real loop's) it would be lost in rounding after a hundred days.
+        self._clock_resolution = 1e-6
         self._tasks_made = 0
         self.set_task_factory(self._make_task)  # pyright: ignore[reportArgumentType] - the factory takes a context
 

@@ -20,6 +20,7 @@ from hookline.core.model import (
     SubscriptionState,
     Unsettled,
 )
+from hookline.engine.dispatch import ordered
 from hookline.ports import Lease, Record
 from hookline.storage.memory import MemoryStorage
 from tests.simulation.ledger import FINAL, WAITING, Book, Trail
@@ -74,8 +75,13 @@ class Witness:
         self.epochs: dict[tuple[str, int], int] = {}
         """In which epoch a process began to deliver a shard."""
         self.newest_epoch = [0] * storage.shards
+        self.taken_at = [0.0] * storage.shards
         self.broken: str | None = None
         self.on_broken: Callable[[], None] = lambda: None
+        self.sees_lanes = True
+        """Whether cursors are checked as they are written. Without, only what receivers and users see is judged."""
+        self.on_call: Callable[[str, str, Sequence[Any]], None] = lambda process, name, args: None
+        """Told of every storage call that succeeded, for tests that count them."""
         self._time = time
         self._retention = retention_days * DAY
         self._handlers: dict[str, Callable[..., None]] = {
@@ -105,6 +111,7 @@ class Witness:
 
     def committed(self, process: Process, name: str, args: Sequence[Any], result: object) -> None:
         """A transaction of a process took effect."""
+        self.on_call(process.name, name, args)
         handler = self._handlers.get(name)
         if handler is not None:
             handler(process, result, *args)
@@ -164,6 +171,7 @@ class Witness:
             self.breaks("one owner for each epoch", shard, lease.epoch, holder, process.name)
         if lease.epoch > self.newest_epoch[shard]:
             self.newest_epoch[shard] = lease.epoch
+            self.taken_at[shard] = self._time()
             self.trace.add(process.name, "takes", shard, lease.epoch)
 
     def _load(self, process: Process, result: object, shard: int, epoch: int) -> None:
@@ -181,6 +189,8 @@ class Witness:
         self.trace.add(process.name, "record", batch.watermark, settled, waiting)
         for row in batch.unsettled:
             self._write(row, WAITING, batch.epoch)
+            book = self.books[row.subscription_no]
+            book.overfull |= len(self.storage._unsettled[book.no]) >= ordered.WAITING_LIMIT
         for row in batch.settled:
             self._write(row, row.state.value, batch.epoch)
         self._absorb()
@@ -229,6 +239,8 @@ class Witness:
 
     def _check_lanes(self, shard: int) -> None:
         watermark = self.storage._shards[shard].watermark
+        if not self.sees_lanes:
+            return
         for book in self.books.values():
             lane = self.storage._lanes.get(book.no)
             if lane is not None and book.shard == shard and not book.deleted:
@@ -247,7 +259,12 @@ class Witness:
     # --- requests of users
 
     def _resend(
-        self, process: Process, count: object, subscription_no: int, positions: Sequence[Position], now: Millis
+        self,
+        process: Process,
+        count: object,
+        subscription_no: int,
+        positions: Sequence[Position],
+        now: Millis,
     ) -> None:
         self.trace.add(process.name, "resend", subscription_no, list(positions))
         book = self.books[subscription_no]
@@ -265,6 +282,8 @@ class Witness:
 
     def _requeued(self, trail: Trail) -> None:
         trail.explicit = True
+        if trail.state in FINAL:
+            trail.owed = trail.sends + 1
         trail.seen.clear()
         trail.state = WAITING
 
@@ -274,13 +293,11 @@ class Witness:
         self.trace.add(process.name, "drop", subscription_no, count)
         for trail in self.books[subscription_no].trails.values():
             if trail.state == WAITING:
-                trail.state, trail.dropped = state.value, True
+                trail.state, trail.dropped, trail.owed = state.value, True, 0
 
     # --- configuration
 
-    def _create(
-        self, process: Process, made: Subscription, *_: object
-    ) -> None:
+    def _create(self, process: Process, made: Subscription, *_: object) -> None:
         self.trace.add(process.name, "creates", made.no, made.start_after, made.definition.order)
         book = Book(made.no, made.id, made.tenant_no, made.shard, made.start_after)
         self.books[made.no] = book

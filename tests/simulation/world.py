@@ -29,12 +29,14 @@ from hookline.storage.wake import LocalWake
 from tests.simulation.network import Endpoints, Link, Wire
 from tests.simulation.plan import Plan, Weather
 from tests.simulation.traffic import Traffic
-from tests.simulation.virtual import VirtualClock, VirtualLoop
 from tests.simulation.virtual import Process as _Process
+from tests.simulation.virtual import VirtualClock, VirtualLoop
 from tests.simulation.witness import Broken, Witness
 
 RESTART = (0.2, 5.0)
 """Seconds from the death of a process to its successor."""
+HEARING = 60.0
+"""Seconds in which a worker must have heard of a changed configuration, although storage is down for up to 20 s."""
 GRACE = 8.0
 """Seconds a worker that is asked to stop has for it."""
 
@@ -52,8 +54,13 @@ class Process(_Process):
         self.wake = LocalWake()
         self.worker: Worker | None = None
         self.publisher: Publisher | None = None
-        self.retiring = False
+        self.stopping: asyncio.Task[None] | None = None
         self.successor: Callable[[], None] = lambda: None
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What it runs, apart from what that has started in turn."""
+        return [self.work] if self.stopping is None else [self.work, self.stopping]
 
 
 class Report(Struct, frozen=True):
@@ -78,7 +85,7 @@ class World:
         self.outside = contextvars.copy_context()
         self.storage = MemoryStorage(plan.shards)
         self.witness = Witness(self.storage, self.loop.time, plan.retention.events)
-        self.traffic = Traffic(self.witness, plan.capacity)
+        self.traffic = Traffic(self.witness, plan.capacity, HEARING * plan.pace, 2 * plan.skew)
         self.endpoints = Endpoints(self._fork())
         self.tenants: list[Tenant] = []
         self.workers: list[Process] = []
@@ -148,7 +155,7 @@ class World:
         process.work.add_done_callback(lambda task: self._ended(process, task), context=self.outside)
 
     def _ended(self, process: Process, task: asyncio.Task[None]) -> None:
-        if process.alive and not process.retiring:
+        if process.alive and process.stopping is None:
             reason = "cancelled" if task.cancelled() else repr(task.exception())
             self.witness.breaks("processes do not fall over", process.name, reason)
 
@@ -164,21 +171,21 @@ class World:
         process.thaw()
         self.workers[:] = [each for each in self.workers if each is not process]
         self.apis[:] = [each for each in self.apis if each is not process]
-        process.work.cancel()
+        for task in process.tasks:
+            task.cancel()
         pause = self.random.uniform(*RESTART)
         self.loop.call_later(pause, process.successor, context=self.outside)
 
     def retire(self, process: Process) -> None:
         """Ask a worker to finish what it has begun and to stop, as a rolling update does; then it is replaced."""
-        if process.worker is not None and not process.retiring:
+        if process.worker is not None and process.stopping is None:
             self.witness.trace.add(process.name, "is asked to stop")
-            process.retiring = True
-            process.spawn(self._retire(process, process.worker), f"{process.name} stops")
+            process.stopping = process.spawn(self._retire(process, process.worker), f"{process.name} stops")
 
     async def _retire(self, process: Process, worker: Worker) -> None:
         await worker.stop(GRACE)
         self.witness.trace.add(process.name, "has stopped")
-        self.kill(process)
+        self.loop.call_soon(self.kill, process, context=self.outside)
 
     def freeze(self, process: Process, seconds: float) -> None:
         """Stop a process for a while; the rest of the world goes on."""
@@ -222,10 +229,10 @@ class World:
         for process in self.processes:
             process.alive = False
             process.thaw()
-            process.work.cancel()
-        for task in tasks:
+        everything = [*tasks, *(task for process in self.processes for task in process.tasks)]
+        for task in everything:
             task.cancel()
-        await asyncio.gather(*(each.work for each in self.processes), *tasks, return_exceptions=True)
+        await asyncio.gather(*everything, return_exceptions=True)
 
     def heal(self) -> None:
         """All faults end; who is frozen goes on; endpoints are well."""

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -139,7 +140,7 @@ def test_the_operator_key_of_this_machine_is_used_here_and_nowhere_else(server, 
     server.answers += [answer(200, {"data": []})]
     assert run(["tenants", "list", "--url", server.url]) == 0
     assert server.requests[0][2]["authorization"] == "Bearer hk_of_this_machine"
-    assert "using the operator key in" in capfd.readouterr().err
+    assert capfd.readouterr().err == ""
     from hookline.cli.target import _local_key
 
     assert _local_key("http://192.0.2.1:8480") == ""
@@ -279,7 +280,73 @@ def test_on_a_terminal_a_list_is_a_table(capfd, monkeypatch):
     output.show_list([], {"id": "id"}, as_json=False)
     told = capfd.readouterr()
     assert "[red]x" in told.out
+    assert "name" not in told.out  # a column that is empty
     assert told.err == "none\n"
+
+
+WIDE = {
+    "id": "sub_" + "0" * 32,
+    "state": "active",
+    "at": "2026-03-01T09:30:00.123Z",
+    "url": "https://warehouse.example/a/long/path/to/its/hooks",
+    "count": 7,
+    "reason": "it answered 410",
+}
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (60, ["id", "state", "url"]),
+        (80, ["id", "state", "at (UTC)", "url"]),
+        (160, ["id", "state", "at (UTC)", "url", "count", "reason"]),
+    ],
+)
+def test_a_table_breaks_only_free_text_and_leaves_out_what_has_no_room(capfd, monkeypatch, width, shown):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    output.show_list([WIDE], {name: name for name in WIDE}, as_json=False)
+    told = capfd.readouterr()
+    heading, first, *_ = lines = re.sub("\x1b\\[[0-9;]*m", "", told.out).splitlines()
+    assert re.split(" {2,}", heading.rstrip()) == shown
+    assert all(len(line.rstrip()) <= width for line in lines)
+    assert WIDE["id"] in first
+    assert ("2026-03-01 09:30:00" in first) == ("at (UTC)" in shown)
+    assert (WIDE["url"] in first) == (width == 160)
+    assert ("no room for" in told.err) == (width < 160)
+
+
+def test_a_stream_lines_up(capfd):
+    from hookline.cli.table import Stream
+
+    stream = Stream(["id", "state"])
+    stream.add([])
+    stream.add([["e1", "pending"], ["event-2", "2026-03-01T09:30:00.123Z"]])
+    stream.add([["e3", "failed"]])
+    assert capfd.readouterr().out.splitlines() == [
+        "id       state",
+        "e1       pending",
+        "event-2  2026-03-01 09:30:00",
+        "e3       failed",
+    ]
+
+
+def test_what_the_server_refuses_is_said_in_the_commands_own_words(server, capfd):
+    problem = {"detail": "url: has no scheme", "code": "invalid_input"}
+    fault = {"field": "url", "message": "has no scheme"}
+    server.answers.append(answer(422, {**problem, "faults": [fault]}))
+    server.answers.append(answer(401, {"detail": "send the API key", "code": "unauthorized"}))
+    tenant = {"field": "Hookline-Tenant", "message": "is required"}
+    server.answers.append(answer(422, {"detail": "name it", "faults": [tenant]}))
+    errors: list[str] = []
+    for _ in range(3):
+        assert run(["events", "list", "--url", server.url, "--key", "k"]) == 1
+        told = capfd.readouterr()
+        assert told.out == ""  # no heading without a list
+        errors.append(told.err)
+    assert errors[0] == "Error: url: has no scheme (422 invalid_input)\n"  # once is enough
+    assert "--key" in errors[1]
+    assert "--tenant" in errors[2]
 
 
 def test_an_item_is_shown_field_by_field(capfd):
@@ -289,10 +356,10 @@ def test_an_item_is_shown_field_by_field(capfd):
         "id:    x",
         "retry:",
         "  kind:   list",
-        "  delays: [5.0]",
+        "  delays: 5",
         "log:",
         '  - {"a": 1}',
-        "empty: {}",
+        "empty: -",
     ]
 
 

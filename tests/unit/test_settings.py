@@ -53,7 +53,7 @@ def test_the_database_follows_the_data_folder():
         ("HOOKLINE_MAX_EVENT_BYTES", "2 MB", "max_event_bytes", 2_000_000),
         ("HOOKLINE_MAX_EVENT_BYTES", "4096", "max_event_bytes", 4096),
         ("HOOKLINE_HTTP2", "Yes", "http2", True),
-        ("HOOKLINE_METRICS", "off", "metrics", False),
+        ("HOOKLINE_METRICS", "off", "metrics", "off"),
         ("HOOKLINE_ROLE", "Delivery", "role", "delivery"),
         (
             "HOOKLINE_ALLOW_NETWORKS",

@@ -122,6 +122,8 @@ def _plan(db: Connection, statement: str) -> list[str]:
 
 def _walks(step: str, statement: str) -> bool:
     """Whether a step of a plan reads a whole growing table, or one of its indexes, under any alias."""
+    if re.fullmatch(r"SELECT 1 FROM \w+ LIMIT 1", statement):  # whether there is any row: ends at the first
+        return False
     name = step.split()[1]
     aliased = re.search(rf"\b(\w+) AS {name}\b", statement)
     return step.startswith("SCAN") and (aliased[1] if aliased else name) in GROWING

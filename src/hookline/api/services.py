@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hookline.api.keyring import KeyRing
 from hookline.core.definition import Rules
@@ -27,8 +28,8 @@ class Options:
     batch_bytes: int = 16 << 20
     batch_items: int = 1000
     body_seconds: float = 30.0
-    open_metrics: bool = False
-    """Answer ``/metrics`` without an operator key."""
+    metrics: Literal["operator", "open", "off"] = "operator"
+    """Who may read ``/metrics``: whoever has an operator key, everyone, nobody."""
 
 
 @dataclass(frozen=True, slots=True)

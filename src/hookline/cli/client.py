@@ -109,5 +109,10 @@ def _decoded(answer: bytes) -> Any:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "nothing listens there" if "refused" in str(error).lower() else str(error).rpartition(": ")[2]
+        refused = "refused" in str(error).lower()
+        return (
+            "nothing listens there; is `hookline serve` running?"
+            if refused
+            else str(error).rpartition(": ")[2]
+        )
     return str(error) or type(error).__name__

@@ -12,22 +12,22 @@ from hookline.cli.target import Target
 
 COLUMNS = {
     "id": "id",
-    "event": "event",
-    "type": "type",
-    "sequence": "sequence",
     "state": "state",
     "attempts": "attempts",
     "status": "status",
     "error": "error",
+    "event": "event",
+    "type": "type",
+    "sequence": "sequence",
     "received": "received_at",
     "due": "due_at",
 }
 ATTEMPT_COLUMNS = {
     "id": "id",
-    "started": "started_at",
     "status": "status",
     "error": "error",
     "total us": "timings.total_us",
+    "started": "started_at",
     "address": "address",
     "detail": "detail",
 }

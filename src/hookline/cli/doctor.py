@@ -102,7 +102,8 @@ def _key(to: Target) -> tuple[bool, str]:
         return False, f"{status}: {_short(answer)}"
     whoami = json.loads(answer)
     tenant = output.cell(whoami, "tenant.id")
-    return True, f"accepted: {output.cell(whoami, 'key.scopes')}{f' of tenant {tenant}' if tenant else ''}"
+    scopes, of = output.cell(whoami, "key.scopes"), f" of tenant {tenant}" if tenant else ""
+    return True, f"accepted: {scopes}{of}{'' if to.key else ', from the settings or data folder here'}"
 
 
 def _short(answer: bytes) -> str:

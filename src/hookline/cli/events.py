@@ -21,9 +21,9 @@ BATCH_BYTES = 4 << 20
 COLUMNS = {
     "id": "id",
     "type": "type",
-    "occurred": "occurred_at",
     "object": "object.type",
     "object id": "object.id",
+    "occurred": "occurred_at",
     "correlation": "correlation_id",
 }
 

@@ -27,14 +27,27 @@ class Unreachable(Failure):
     exit_code = EXIT_UNREACHABLE
 
 
+_NO_KEY = (
+    "Give a key with --key or HOOKLINE_KEY. In the folder where the server runs neither is needed: "
+    "its operator key is in hookline-data."
+)
+_NO_TENANT = "Say which with --tenant or HOOKLINE_TENANT; `hookline tenants list` shows all."
+
+
 class ApiRefused(Failure):
     """The server answered with an error (RFC 9457)."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        detail = problem.get("detail") or problem.get("title") or "no reason given"
+        detail = str(problem.get("detail") or problem.get("title") or "no reason given")
         code = problem.get("code")
         super().__init__(f"{detail} ({status} {code})" if code else f"{detail} ({status})")
         self.faults = fault_lines(problem)
+        if [f"{place}: {text}" for place, text in self.faults] == [detail]:
+            self.faults = ()  # all of it is said
+        if any(place == "Hookline-Tenant" for place, _ in self.faults):
+            self.faults = (("", _NO_TENANT),)
+        elif status == 401:
+            self.faults = (("", _NO_KEY),)
 
 
 def fault_lines(problem: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -48,10 +48,12 @@ def _text(value: object) -> str:
             return ""
         case bool():
             return "yes" if value else "no"
+        case float():
+            return str(int(value)) if value.is_integer() else str(value)
         case list():
             parts = cast("list[object]", value)
-            plain = all(isinstance(part, str) for part in parts)
-            return ", ".join(map(str, parts)) if plain else json.dumps(parts, ensure_ascii=False)
+            plain = not any(isinstance(part, list | dict) for part in parts)
+            return ", ".join(map(_text, parts)) if plain else json.dumps(parts, ensure_ascii=False)
         case dict():
             return json.dumps(value, ensure_ascii=False)
         case _:
@@ -64,31 +66,20 @@ def show_list(items: Iterable[Item], columns: Columns, *, as_json: bool) -> None
         for item in items:
             put(json.dumps(item, ensure_ascii=False))
     elif sys.stdout.isatty():
-        _table(items, columns)
+        from hookline.cli import table
+
+        table.show([[cell(item, path) for path in columns.values()] for item in items], list(columns))
     else:
+        lines = (row(item, columns) for item in items)
+        first = next(lines, None)  # before the heading: there may be no list but an error
         put("\t".join(columns))
-        for item in items:
-            put(row(item, columns))
+        for line in () if first is None else (first, *lines):
+            put(line)
 
 
 def row(item: Item, columns: Columns) -> str:
     """One item as a tab-separated line."""
     return "\t".join(cell(item, path) for path in columns.values())
-
-
-def _table(items: Iterable[Item], columns: Columns) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in columns:
-        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
-    for item in items:
-        table.add_row(*(Text(cell(item, path)) for path in columns.values()))
-    Console().print(table)
-    if not table.row_count:
-        note("none")
 
 
 def show_item(item: Item, *, as_json: bool) -> None:
@@ -110,7 +101,8 @@ def _lines(item: Item, indent: str) -> Iterable[str]:
             yield f"{indent}{name}:"
             yield from _list_lines(nested, indent + "  ")
         else:
-            yield f"{indent}{name + ':':<{width + 1}} {cell(item, name)}".rstrip()
+            shown = cell(item, name) if value not in ({}, []) else ""
+            yield f"{indent}{name + ':':<{width + 1}} {shown or '-'}"
 
 
 def _nested(value: object) -> list[object]:

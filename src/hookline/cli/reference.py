@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hookline.cli.root import build
+from hookline.demo import parser as demo_options
 from hookline.settings import OTHER_VARIABLES, SECTIONS, TABLE, Row
 
 _MADE = "<!-- Made by scripts/docs from the code. Do not edit. -->\n"
@@ -67,7 +68,20 @@ def cli_page() -> str:
     with _named("hookline"):
         made = build().generate_docs(output_format="markdown", max_heading_level=4)
     body = re.sub(r"^# hookline$", "", made, count=1, flags=re.MULTILINE).strip()
+    body = _DEMO_ARGUMENTS.sub("\n".join(_demo_lines()), body, count=1)
     return _MADE + _CLI + "\n" + body + "\n"
+
+
+_DEMO_ARGUMENTS = re.compile(r"\*\*Arguments\*\*:\n\n\* `ARGUMENTS`: *")
+"""All that cyclopts knows of a command that reads its own arguments."""
+
+
+def _demo_lines() -> Iterator[str]:
+    yield "[A day of a shop](../tutorial/demo.md) tells what happens.\n\n**Options**:\n"
+    for action in demo_options()._actions:  # noqa: SLF001 - argparse has no other list
+        if action.option_strings and action.help and action.dest != "help":
+            name = f"{action.option_strings[0]} {action.metavar or ''}".rstrip()
+            yield f"* `{name}`: {action.help[0].upper()}{action.help[1:]}."
 
 
 @contextmanager

@@ -16,8 +16,8 @@ COLUMNS = {
     "id": "id",
     "name": "name",
     "state": "state",
-    "events": "events",
     "url": "url",
+    "events": "events",
     "reason": "state_reason",
 }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from hookline.cli import deliveries, events, output
+from hookline.cli import deliveries, events, output, table
 from hookline.cli.client import PAGE, path
 from hookline.cli.output import Columns
 from hookline.cli.target import Target
@@ -47,15 +48,23 @@ def tail(
 
 
 def _follow(looks: Iterator[list[dict[str, Any]]], columns: Columns, every: float, to: Target) -> None:
-    if not to.json:
+    stream = table.Stream(list(columns)) if sys.stdout.isatty() and not to.json else None
+    if not stream and not to.json:
         output.put("\t".join(columns))
     for items in looks:
-        for item in items:
-            if to.json:
-                to.show(item)
-            else:
-                output.put(output.row(item, columns))
+        if stream:
+            stream.add([[output.cell(item, path) for path in columns.values()] for item in items])
+        else:
+            for item in items:
+                _put(item, columns, to)
         time.sleep(max(every, 0.05))
+
+
+def _put(item: dict[str, Any], columns: Columns, to: Target) -> None:
+    if to.json:
+        to.show(item)
+    else:
+        output.put(output.row(item, columns))
 
 
 def _arrivals(to: Target, where: str, query: dict[str, str], last: int) -> Iterator[list[dict[str, Any]]]:

@@ -80,11 +80,7 @@ def _local_key(url: str) -> str:
     settings = load()
     if settings.operator_key:
         return settings.operator_key
-    path = settings.data_dir / OPERATOR_KEY_FILE
-    key = _read(path)
-    if key:
-        output.note(f"using the operator key in {path}")
-    return key
+    return _read(settings.data_dir / OPERATOR_KEY_FILE)
 
 
 def _is_local(url: str) -> bool:

@@ -12,6 +12,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def options_of(argv: Sequence[str]) -> Options:
         keep=given.keep,
         json=given.json,
         live=not given.no_live,
+        svg=given.svg,
     )
 
 
@@ -101,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print the closing account as JSON")
     parser.add_argument("--no-live", action="store_true", help="plain lines in place of the live table")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="show nothing, and save a picture of it all")
     return parser
 
 

@@ -20,6 +20,7 @@ from hookline.demo import shopfront, summary
 from hookline.demo.cast import CAST
 from hookline.demo.client import Client
 from hookline.demo.ledger import Ledger
+from hookline.demo.picture import Picture
 from hookline.demo.processes import Server, running_receivers, running_server, tail
 from hookline.demo.publisher import Publisher
 from hookline.demo.receipts import Page, Ports
@@ -52,6 +53,7 @@ class Options(Struct, frozen=True):
     keep: bool = False
     json: bool = False
     live: bool = True
+    svg: Path | None = None
 
 
 async def run(options: Options) -> int:
@@ -95,8 +97,7 @@ class _Day:
 
     async def run(self, client: Client, subscriptions: Mapping[str, str]) -> Report:
         """The whole day; returns the account."""
-        live = self._options.live and not self._options.json and sys.stdout.isatty()
-        with make_view(live, self._ledger, len(self._plan)) as view:
+        with self._view() as view:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch(view))
                 leaving = group.create_task(self._send_away())
@@ -109,7 +110,17 @@ class _Day:
                 logs = await self._settled_logs(client, subscriptions)
                 watching.cancel()
             await self._collect_rest(view)
-        return judge(len(self._plan), CAST, self._ledger.book, self._ledger.receipts, logs)
+            report = judge(len(self._plan), CAST, self._ledger.book, self._ledger.receipts, logs)
+            if isinstance(view, Picture):
+                view.save(report)
+        return report
+
+    def _view(self) -> View:
+        options, planned = self._options, len(self._plan)
+        if options.svg is not None:
+            return Picture(options.svg, self._ledger, planned)
+        live = options.live and not options.json and sys.stdout.isatty()
+        return make_view(live, self._ledger, planned)
 
     def _progress(self, handed_out: int) -> None:
         if handed_out >= AWAY_FROM * len(self._plan):

@@ -19,22 +19,32 @@ def as_json(report: Report) -> str:
 def show(report: Report, console: Console) -> None:
     """The table, what was published, and the verdict."""
     console.print(_table(report))
-    console.print(
-        f"published {report.published} of {report.planned} events ({report.batches} batches); "
-        f"{report.duplicates_sent} sent twice on purpose, {report.duplicates_refused} told as duplicates"
-    )
-    steady = report.rows[0]
-    console.print(
-        f"from publishing to receipt: {_times(steady)} at {steady.name}, which is always well; {_times(report)} "
-        "at all, with outage and retries"
-    )
+    console.print(_facts(report))
+    console.print()
     if report.ok:
         console.print(
-            "[green]Nothing lost, everything verified, no gaps, nothing out of order; "
-            "the server's log and the receivers' notes agree.[/green]"
+            " Nothing lost, everything verified, no gaps, nothing out of order.", style="bold green"
         )
+        console.print(" The server's log and the receivers' notes agree.", style="green")
     for fault in report.faults:
-        console.print(f"FAULT {fault}", style="red", markup=False)
+        console.print(f" FAULT {fault}", style="bold red", markup=False, highlight=False)
+
+
+def _facts(report: Report) -> Table:
+    """A word and a short line for each, within 80 columns."""
+    steady = report.rows[0]
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    batches = f", partly in {report.batches} batches" if report.batches else ""
+    facts.add_row(" published", f"{report.published} of {report.planned} events{batches}")
+    facts.add_row(
+        " duplicates",
+        f"{report.duplicates_sent} sent twice on purpose, {report.duplicates_refused} told as duplicates",
+    )
+    facts.add_row(" latency", f"{_times(steady)} at {steady.name}, which is always well")
+    facts.add_row("", f"{_times(report)} at all, with outage and retries")
+    return facts
 
 
 def _times(account: Report | Row) -> str:
@@ -42,7 +52,7 @@ def _times(account: Report | Row) -> str:
 
 
 def _table(report: Report) -> Table:
-    table = compact_table(show_footer=True, caption="times from publishing to receipt, in ms")
+    table = compact_table(show_footer=True)
     totals = _totals(report)
     table.add_column("receiver", footer="all", no_wrap=True)
     for title, footer in zip(_TITLES, totals, strict=True):

@@ -134,12 +134,9 @@ class LiveView:
 _NUMBERS = ("matched", "delivered", "verified", "waiting", "retries", "last", "p50", "p99")
 
 
-def compact_table(show_footer: bool = False, caption: str | None = None) -> Table:
+def compact_table(show_footer: bool = False) -> Table:
     """A table whose eleven columns fit a terminal of 80."""
-    return Table(
-        header_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False,
-        show_footer=show_footer, caption=caption,
-    )  # fmt: skip
+    return Table(header_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False, show_footer=show_footer)
 
 
 def _cells(tally: Tally) -> list[Text]:

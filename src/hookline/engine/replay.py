@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from hookline.core.errors import NotFound, Overloaded, StorageUnavailable
-from hookline.core.model import Replay, ReplayState
+from hookline.core.model import Replay, ReplayState, SubscriptionState
 from hookline.observe import log
 from hookline.ports import Clock, Storage
 
@@ -67,6 +67,11 @@ class ReplayRunner:
             self.load(replays)
 
     async def _step(self, replay: Replay) -> None:
+        subscription = await self._storage.subscription_by_no(replay.subscription_no)
+        if subscription.state is SubscriptionState.DELETED:  # nobody would settle what it puts back
+            await self._storage.cancel_replay(replay.id, self._clock.now())
+            self._forget(replay)
+            return
         waiting, _ = await self._storage.waiting(replay.subscription_no)
         count = 0 if waiting >= WAITING_LIMIT else self._allowed(replay)
         if not count:

@@ -47,8 +47,11 @@ _ACTION = tuple(
 
 def default_ca_file() -> str:
     """The certificates this system trusts: OpenSSL's own place if there is one, else those of certifi."""
-    system = ssl.get_default_verify_paths().cafile
-    return system or certifi.where()
+    paths = ssl.get_default_verify_paths()
+    bundle = Path(
+        paths.capath or "/etc/ssl/certs", "ca-certificates.crt"
+    )  # Debian's, with the site's own authorities
+    return paths.cafile or (str(bundle) if bundle.is_file() else certifi.where())
 
 
 class CurlSender:
@@ -206,7 +209,8 @@ class CurlSender:
     def _unwatch(self, fd: int) -> None:
         """An idle connection says something, most often its end: libcurl looks before it uses one again."""
         self._watched.pop(fd, None)
-        self._epoll.unregister(fd)
+        with contextlib.suppress(OSError):  # closed meanwhile
+            self._epoll.unregister(fd)
 
     def _kick_soon(self) -> None:
         if self._kick is None:

@@ -85,6 +85,8 @@ def explain(
     ``limits`` are the seconds given to connect and in total; ``connected`` says whether the connection stood
     (TLS included), which tells which of them was reached.
     """
+    if message.startswith("CONNECT tunnel failed"):
+        return ErrorClass.CONNECT, f"the proxy refused the connection: {_reason(message)}"
     if code == pycurl.E_OPERATION_TIMEDOUT:
         return _timeout(limits, connected=connected)
     if code in (pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR):

@@ -142,8 +142,8 @@ class Transfer:
             return self.answered()
         if self._refused:
             return self._outcome(0, ErrorClass.ADDRESS_REFUSED, self._refused, b"")
-        if code == pycurl.E_COULDNT_CONNECT:
-            message = os.strerror(self.curl.getinfo(pycurl.OS_ERRNO)) or message
+        if code == pycurl.E_COULDNT_CONNECT and (number := self.curl.getinfo(pycurl.OS_ERRNO)):
+            message = os.strerror(number)
         limits = (self._connect_timeout, self._total_timeout)
         kind, detail = explain(code, message, limits, connected=self._sent)
         if self._sent_before:

@@ -8,7 +8,7 @@ from hookline import __version__
 from hookline.api.problems import NotReady
 from hookline.api.route import AnyRoute, Call, NoQuery, Nothing, Reply, Route
 from hookline.api.wire import Alive, Ready
-from hookline.core.errors import Fault, Forbidden, HooklineError, Unauthorized
+from hookline.core.errors import Fault, Forbidden, HooklineError, NotFound, Unauthorized
 from hookline.core.model import Scope
 
 TAG = "System"
@@ -37,7 +37,10 @@ async def get_ready(call: Call[NoQuery, Nothing]) -> Ready:
 
 
 async def get_metrics(call: Call[NoQuery, Nothing]) -> Reply:
-    if not call.services.options.open_metrics:
+    access = call.services.options.metrics
+    if access == "off":
+        raise NotFound("metrics are switched off")
+    if access != "open":
         if call.caller is None:
             raise Unauthorized("metrics need an operator key")
         if Scope.OPERATOR not in call.caller.may:
@@ -58,7 +61,7 @@ ROUTES: list[AnyRoute] = [
     Route(
         "GET", "/metrics", get_metrics, "Prometheus metrics", TAG, str,
         NoQuery, Nothing, scope=None, tenant=False, answer_type="text/plain",
-        errors=(Unauthorized, Forbidden),
-        description="Needs an operator key, unless the installation opens it.",
+        errors=(Unauthorized, Forbidden, NotFound),
+        description="Needs an operator key, unless the setting HOOKLINE_METRICS opens it or switches it off.",
     ),
 ]  # fmt: skip

@@ -20,6 +20,9 @@ from hookline.ports import Clock, ErrorClass, Outcome, Request, Sender
 
 WARN_FRACTION = 0.5
 """The part of ``disable_after`` after which the warning event goes out."""
+WARN_LEAD = 0.25
+"""The part of ``disable_after`` that lies at least between the warning and the end, for the owner to act in. It counts
+where failures are rare: then the first one after the warning is due may come long after ``disable_after``."""
 
 
 class Chance(Struct, frozen=True):
@@ -153,21 +156,19 @@ class Deliverer:
             lane.throttled_until = max(lane.throttled_until, until)
 
     def _judge_health(self, lane: Lane, now: Millis) -> None:
+        """Warn, then disable. Starting a stopped subscription again starts the count anew."""
         limit = lane.subscription.definition.disable_after
-        failing = (now - lane.failing_since) / 1000
+        since = max(lane.failing_since, lane.subscription.state_at)
+        failing = (now - since) / 1000
         if not limit or failing < limit * WARN_FRACTION:
             return
-        if failing >= limit:
-            self._disable(lane, f"nothing but failures for {failing / 3600:.1f} hours", now)
-        elif not lane.warned_at:
+        reason = f"nothing but failures for {failing / 3600:.1f} hours"
+        if lane.warned_at < since:
             lane.warned_at = now
-            self._announce(
-                lane,
-                outcomes.SUBSCRIPTION_FAILING,
-                f"nothing but failures for {failing / 3600:.1f} hours",
-                now,
-            )
+            self._announce(lane, outcomes.SUBSCRIPTION_FAILING, reason, now)
             self._recorder.touch(lane)
+        elif failing >= limit and (now - lane.warned_at) / 1000 >= limit * WARN_LEAD:
+            self._disable(lane, reason, now)
 
     def _disable(self, lane: Lane, reason: str, now: Millis) -> None:
         if lane.stopped:

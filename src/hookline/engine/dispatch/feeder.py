@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from hookline.core.errors import Overloaded, StorageUnavailable
 from hookline.core.lane import BreakerState
@@ -13,12 +14,12 @@ from hookline.core.matching import Payload
 from hookline.core.model import DeliveryState, Event, Millis, Position, SubscriptionState, Tenant, Unsettled
 from hookline.engine.dispatch.delivery import Deliverer
 from hookline.engine.dispatch.lane import Job, Lane
-from hookline.engine.dispatch.ordered import PARKED_DUE, OrderedLane
+from hookline.engine.dispatch.ordered import PARKED_DUE, WAITING_LIMIT, OrderedLane
 from hookline.engine.dispatch.roster import Roster, is_expired
 from hookline.engine.dispatch.turns import Turns
 from hookline.engine.dispatch.watermark import Watermark
 from hookline.observe import Metrics, log
-from hookline.ports import Clock, LogPage, Storage, Wake
+from hookline.ports import Changes, Clock, LogPage, Storage, Wake
 
 TAIL_PAGE = 500
 """Events read at once behind the publishers."""
@@ -28,10 +29,11 @@ READERS = 4
 """Lanes that are read for at the same time."""
 RETRY_PAGE = 64
 """Due deliveries fetched at once for a lane."""
-ORDERED_LIMIT = 10_000
-"""Waiting deliveries that an ordered lane keeps in memory."""
-QUEUED_LIMIT = 100_000
-"""Matched events in memory over all lanes; beyond it, lanes spill."""
+RECENT = 4096
+"""Events behind the tail that are kept, so that a lane that fell a little behind need not read them again."""
+RECENT_BYTES = 16 << 20
+RECENT_AGE: Millis = 60_000
+"""Milliseconds for which they are kept: retention must find no event here that it removed from the log."""
 POLL = 1.0
 """Seconds after which the log is looked at even without a wake-up."""
 GATHER = 0.002
@@ -71,6 +73,8 @@ class Feeder:
         self._roster: Roster
         self._deliverer: Deliverer
         self._closed = False
+        self._held = False
+        self._recent = _Recent()
         self.head: Position = 0
 
     def connect(self, roster: Roster, deliverer: Deliverer) -> None:
@@ -82,7 +86,7 @@ class Feeder:
 
     def consider(self, lane: Lane) -> None:
         """Look what the lane can do now, and see to it: read, wait for a time, or take its turn."""
-        if self._closed:
+        if self._closed or self._held:
             return
         if lane.stopped or lane.stale:
             if self._has_to_settle(lane):
@@ -130,6 +134,17 @@ class Feeder:
         if lane is not None:
             self.consider(lane)
 
+    def hold(self) -> None:
+        """Let no lane start anything until ``go_on``."""
+        self._held = True
+
+    def go_on(self) -> None:
+        """The lease is renewed: look at all lanes, if they were held."""
+        if self._held:
+            self._held = False
+            for lane in list(self._roster.lanes.values()):
+                self.consider(lane)
+
     def close(self) -> None:
         """Start nothing more."""
         self._closed = True
@@ -165,6 +180,7 @@ class Feeder:
                 self._offer(event, lanes, now)
         self._roster.tail = max(self._roster.tail, page.last)
         self.head = page.head
+        self._recent.add(page)
 
     def _offer(self, event: Event, lanes: Sequence[Lane], now: float) -> None:
         payload = Payload(event.data)
@@ -172,7 +188,7 @@ class Feeder:
         for lane in lanes:
             if lane.fed and lane.matches(event, payload):
                 if lane.is_full:
-                    self._roster.spill(lane)
+                    self._roster.feed_no_more(lane, event.position)
                 else:
                     self._feed(lane, event, now)
 
@@ -225,7 +241,7 @@ class Feeder:
     async def _refresh(self, lane: OrderedLane) -> None:
         """Read what waits in the retry set, unless it changes under the reading; then it is tried again."""
         generation = lane.generation
-        rows = await self._storage.due(lane.no, PARKED_DUE, ORDERED_LIMIT)
+        rows = await self._storage.due(lane.no, PARKED_DUE, WAITING_LIMIT)
         if lane.generation == generation and not lane.unrecorded:
             lane.load_waiting(rows)
 
@@ -269,10 +285,10 @@ class Feeder:
     async def _read_page(self, lane: Lane) -> None:
         start = lane.read_to
         tenant = await self._roster.tenant(lane.subscription.tenant_no)
-        page = await self._storage.read_log(
-            self._shard, start, LANE_PAGE, self._roster.seen, lane.subscription.tenant_no
-        )
-        await self._roster.apply(page.changes)
+        page = self._recent.page(start, tenant.no, self._clock.now())
+        if page is None:
+            page = await self._storage.read_log(self._shard, start, LANE_PAGE, self._roster.seen, tenant.no)
+            await self._roster.apply(page.changes)
         if lane.fed or lane.stopped or lane.read_to != start:
             return
         self._take_page(lane, page, self._horizon(tenant))
@@ -304,14 +320,14 @@ class Feeder:
         """Settle what stopped lanes of a tenant have not matched and is past its retention, as expired."""
         horizon = self._horizon(tenant)
         for lane in list(self._roster.lanes.values()):
-            if lane.stopped and lane.subscription.tenant_no == tenant.no:
+            if lane.is_halted and lane.subscription.tenant_no == tenant.no:
                 while await self._expire_page(lane, tenant, horizon):
                     pass
 
     async def _expire_page(self, lane: Lane, tenant: Tenant, horizon: Millis) -> bool:
         start = lane.read_to
         page = await self._storage.read_log(self._shard, start, LANE_PAGE, self._roster.seen, tenant.no)
-        if not lane.stopped or lane.read_to != start:
+        if not lane.is_halted or lane.read_to != start:
             return False
         expired = [event for event in page.events if is_expired(event, horizon)]
         whole = len(expired) == len(page.events) and bool(expired)
@@ -320,3 +336,36 @@ class Feeder:
         lane.fed = False
         self._roster.touch(lane)
         return whole
+
+
+class _Recent:
+    """The last events that the tail passed, in order and without holes."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._last: Position = 0
+
+    def add(self, page: LogPage) -> None:
+        """Take over what follows; start anew if something lies between."""
+        events = self._events
+        for event in page.events:
+            if events and event.position != self._last + 1:
+                events.clear()
+                self._bytes = 0
+            events.append(event)
+            self._last = event.position
+            self._bytes += len(event.data)
+        while len(events) > RECENT or self._bytes > RECENT_BYTES:
+            self._bytes -= len(events.popleft().data)
+
+    def page(self, after: Position, tenant_no: int, now: Millis) -> LogPage | None:
+        """What follows ``after``, for one tenant; None if that is not all in memory."""
+        while self._events and self._events[0].received_at < now - RECENT_AGE:
+            self._bytes -= len(self._events.popleft().data)
+        if not self._events or not self._events[0].position <= after + 1 <= self._last:
+            return None
+        start = after + 1 - self._events[0].position
+        events = list(islice(self._events, start, start + LANE_PAGE))
+        own = [event for event in events if event.tenant_no == tenant_no]
+        return LogPage(own, events[-1].position, self._last, Changes(0))

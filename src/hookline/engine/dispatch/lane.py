@@ -27,9 +27,26 @@ from hookline.engine.compose import Composer
 from hookline.ports import LanePosition
 
 QUEUE_LIMIT = 1000
-"""Matched events that a lane keeps in memory before it spills."""
+"""Matched events that a lane keeps in memory before it is fed no more."""
+QUEUE_BYTES = 8 << 20
+"""Bytes of their payloads, likewise."""
 LOW_WATER = 100
 """A lane that reads the log asks for the next page when fewer than this many are queued."""
+
+
+class Memory:
+    """The bytes of events that all lanes of a worker have in memory: matched, under way, or to be tried again."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int = 128 << 20) -> None:
+        self.limit = limit
+        self.used = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether only a lane that has nothing to do may take more."""
+        return self.used >= self.limit
 
 
 class Job:
@@ -40,8 +57,8 @@ class Job:
     """
 
     __slots__ = (
-        "accepted_at", "attempts", "due_at", "event", "first_at", "held", "lane", "recorded", "runs", "sequence",
-        "started", "waiting",
+        "accepted_at", "attempts", "bytes", "due_at", "event", "first_at", "held", "lane", "recorded", "runs",
+        "sequence", "started", "waiting",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, event: Event, sequence: int, now: float) -> None:
@@ -49,6 +66,7 @@ class Job:
         self.event = event
         self.sequence = sequence
         self.accepted_at = now
+        self.bytes = 0
         self.attempts = 0
         self.runs = 0
         self.first_at: Millis = 0
@@ -76,6 +94,7 @@ class Lane:
         place: LanePosition,
         watermark: Position,
         make_composer: Callable[[Subscription], Composer],
+        memory: Memory,
     ) -> None:
         state = place.state
         self.no = subscription.no
@@ -98,6 +117,9 @@ class Lane:
         self.unrecorded = 0
         self.generation = 0
         """Rises with each change of the retry set, so that a slow read of it can be told from a current one."""
+        self.bytes = 0
+        """Of the events that it has in memory."""
+        self._memory = memory
         self._queue: deque[Job] = deque()
         self._pending: deque[Job] = deque()
         self._recorded = set(place.recorded)
@@ -185,7 +207,19 @@ class Lane:
             return None
         self._pending.append(job)
         self._queue.append(job)
+        self._keep(job)
         return job
+
+    def _keep(self, job: Job) -> None:
+        job.bytes = size = len(job.event.data)
+        self.bytes += size
+        self._memory.used += size
+
+    def let_go(self, job: Job) -> None:
+        """The event of this job is no longer kept for it."""
+        self.bytes -= job.bytes
+        self._memory.used -= job.bytes
+        job.bytes = 0
 
     @property
     def queued(self) -> int:
@@ -194,8 +228,17 @@ class Lane:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next event makes it spill."""
-        return len(self._queue) >= QUEUE_LIMIT
+        """Whether it can take no more events into memory for now."""
+        return len(self._queue) >= QUEUE_LIMIT or self.bytes >= QUEUE_BYTES or self._is_crowded
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self._memory.used >= self._memory.limit and bool(self._queue or self.in_flight)
+
+    def feed_no_more(self, position: Position) -> None:
+        """Go on with what is queued, and read the log from ``position`` on later."""
+        self.read_to = max(self.read_to, position - 1)
+        self.fed = False
 
     def spill(self, tail: Position) -> None:
         """Forget what is queued and not started, to read it from the log again. ``tail`` is how far it was fed."""
@@ -204,15 +247,18 @@ class Lane:
         pending = self._pending
         while pending and (pending[-1].recorded or not pending[-1].started):
             job = pending.pop()
+            self.let_go(job)
             self.read_to, self.sequence = job.event.position - 1, job.sequence - 1
             if job.recorded:
                 self._recorded.add(job.event.position)
-        self._queue.clear()
+        kept = set(pending)  # those before one that was started, as the order of keys can have it
+        self._queue = deque(job for job in self._queue if job in kept)
         self.fed = False
 
     def withdraw(self, job: Job) -> None:
         """Take back the job that was accepted last: it is settled without being sent."""
         self._queue.pop()
+        self.let_go(job)
         job.started = True
 
     def was_read(self, position: Position) -> None:
@@ -240,6 +286,11 @@ class Lane:
         return wait
 
     @property
+    def is_halted(self) -> bool:
+        """Whether it is stopped and reads nothing. A lane just disabled is still fed until the roster has heard of it."""
+        return self.stopped and not self.fed
+
+    @property
     def has_work(self) -> bool:
         """Whether something could start if limits allow."""
         return bool(self.retries or self._queue)
@@ -260,7 +311,7 @@ class Lane:
 
     def wants_page(self) -> bool:
         """Whether it should read on in the log."""
-        return not self.fed and not self.stopped and len(self._queue) < LOW_WATER
+        return not self.fed and not self.stopped and len(self._queue) < LOW_WATER and not self.is_full
 
     def known_due(self, now: Millis) -> list[Unsettled] | None:
         """Waiting deliveries to try now, where the lane knows them itself; None: ask the storage."""
@@ -269,16 +320,19 @@ class Lane:
     def try_again(self, job: Job) -> None:
         """A waiting delivery, marked as ``retrying``, was fetched to be sent."""
         self.retries.append(job)
+        self._keep(job)
 
     # --- outcomes
 
     def settled(self, job: Job, state: DeliveryState) -> None:
         """The delivery came to its end; to be recorded."""
+        self.let_go(job)
         self.generation += 1
         self.unrecorded += 1
 
     def unsettled(self, job: Job, row: Unsettled) -> None:
         """The delivery will be tried again; to be recorded."""
+        self.let_go(job)
         self.generation += 1
         self.unrecorded += 1
         job.due_at = row.due_at
@@ -290,6 +344,13 @@ class Lane:
             self.retrying.discard(job.event.position)
         if job.due_at:
             self.note_due(job.due_at)
+
+    def drop_retries(self) -> None:
+        """Forget what was fetched to be tried again; it still waits in the storage."""
+        for job in self.retries:
+            self.let_go(job)
+            self.retrying.discard(job.event.position)
+        self.retries.clear()
 
     def note_due(self, due_at: Millis) -> None:
         """A waiting delivery is due then."""

@@ -7,8 +7,11 @@ one key for all, and parks nothing: the lane stops reading instead.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
 
 from hookline.core.model import DeliveryState, Event, Millis, Order, Position, Unsettled
 from hookline.engine.dispatch.lane import Job, Lane
@@ -17,6 +20,9 @@ PARK_LIMIT = 1000
 """Deliveries parked behind blocked keys before the lane stops reading."""
 HOLD_LIMIT = 1000
 """Deliveries held in memory behind ones of the same key that are under way."""
+WAITING_LIMIT = 10_000
+"""Waiting deliveries that the lane keeps in memory, parked or not. While there are more, it only works them off, and
+those beyond the limit may be overtaken by ones that are due sooner."""
 PARKED_DUE: Millis = 1 << 53
 """The due time of a parked delivery: when the one before it is settled, not at any time."""
 
@@ -34,14 +40,17 @@ class OrderedLane(Lane):
         self._blocked: dict[str, deque[Unsettled]] = {}
         self._held = 0
         self._parked = 0
+        self._reload_below = 0
+        """Read the stored retry set again when fewer than this many wait in memory; 0: all of it is in memory."""
 
     def requeued(self) -> None:
         """See ``Lane.requeued``: what came in may belong before what waits, so all of it is read again."""
         self.stale = True
 
     def load_waiting(self, rows: Sequence[Unsettled]) -> None:
-        """Take over the stored retry set, all of it."""
+        """Take over the stored retry set: all of it, or its first ``WAITING_LIMIT``."""
         self.stale = False
+        self._reload_below = WAITING_LIMIT // 2 + 1 if len(rows) >= WAITING_LIMIT else 0
         self._blocked.clear()
         for row in sorted(rows, key=lambda row: row.position):
             self._blocked.setdefault(self._key_of_row(row), deque()).append(row)
@@ -52,22 +61,32 @@ class OrderedLane(Lane):
         """See ``Lane.next``: the first in the queue whose key is free. None also if all that is queued must wait."""
         if self.retries:
             return self.retries.popleft()
-        while self._queue:
+        while self._queue and not self._is_congested:
             job = self._queue[0]
             key = self._key_of(job.event)
             if key is None:
                 return self._queue.popleft()
-            if key not in self._busy and key not in self._blocked:
+            if key not in self._busy and not self._is_blocked(key, job):
                 self._busy[key] = deque()
                 return self._queue.popleft()
             if not self._set_aside(job, key):
                 return None
         return None
 
+    @property
+    def _is_congested(self) -> bool:
+        return self._reload_below > 0 or self._parked + len(self._blocked) >= WAITING_LIMIT
+
+    def _is_blocked(self, key: str, job: Job) -> bool:
+        """Whether an earlier delivery of the key waits. A later one can wait too: after a crash, or when the
+        subscription had another order before; then it is the later one's turn to wait."""
+        waiting = self._blocked.get(key)
+        return waiting is not None and waiting[0].position < job.event.position
+
     def _set_aside(self, job: Job, key: str) -> bool:
         if self._strict:
             return False
-        if key in self._blocked:
+        if self._is_blocked(key, job):
             return self._park(job, key)
         if self._held >= HOLD_LIMIT:
             return False
@@ -79,9 +98,9 @@ class OrderedLane(Lane):
         if self._parked >= PARK_LIMIT:
             return False
         self._queue.popleft()
+        self.let_go(job)
         row = Unsettled(self.no, job.event.position, job.sequence, 0, PARKED_DUE, key=key)
-        self._blocked[key].append(row)
-        self._parked += 1
+        self._wait_in_turn(key, row)
         self.generation += 1
         self.unrecorded += 1
         job.started = True
@@ -93,20 +112,29 @@ class OrderedLane(Lane):
         """Whether something could start; a queue whose first key is blocked for good counts as none."""
         if self.retries:
             return True
-        if not self._queue:
+        if not self._queue or self._is_congested:
             return False
-        key = self._key_of(self._queue[0].event)
-        if key is None or (key not in self._busy and key not in self._blocked):
+        job = self._queue[0]
+        key = self._key_of(job.event)
+        if key is None:
             return True
-        return not self._strict and (
-            self._parked < PARK_LIMIT if key in self._blocked else self._held < HOLD_LIMIT
-        )
+        if self._is_blocked(key, job):
+            return not self._strict and self._parked < PARK_LIMIT
+        return key not in self._busy or (not self._strict and self._held < HOLD_LIMIT)
+
+    def accept(self, event: Event, now: float) -> Job | None:
+        """See ``Lane.accept``: a waiting delivery that was recorded ahead of the cursor may have its turn now."""
+        job = super().accept(event, now)
+        if job is None:
+            self._set_next_due()
+        return job
 
     def recorded(self, job: Job) -> None:
         """See ``Lane.recorded``; due times are known in memory already."""
         job.due_at = 0
         super().recorded(job)
-        self._set_next_due()
+        if job.waiting:
+            self._set_next_due()
 
     def settled(self, job: Job, state: DeliveryState) -> None:
         """Free the key: the next one parked behind it is due now, or those held in memory go on."""
@@ -116,22 +144,36 @@ class OrderedLane(Lane):
             self._unblock(key, job.event.position)
         else:
             self._resume_held(key)
+            if key in self._blocked:
+                self._set_next_due()
 
     def unsettled(self, job: Job, row: Unsettled) -> None:
         """Block the key behind this delivery."""
         super().unsettled(job, row)
         key = self._lock_of(job.event)
-        if job.waiting:
-            self._replace_head(key, row)
-        else:
+        if not job.waiting:
             self._resume_held(key)
-            self._blocked[key] = deque([row])
+        self._wait_in_turn(key, row)
         self._set_next_due()
 
     def known_due(self, now: Millis) -> list[Unsettled]:
-        """The heads of the blocked keys that are due."""
-        heads = (waiting[0] for waiting in self._blocked.values())
-        return [row for row in heads if row.due_at <= now and row.position not in self.retrying]
+        """The heads of the blocked keys that are due and have their turn."""
+        self._set_next_due()
+        return [row for row in self._heads() if row.due_at <= now]
+
+    def _heads(self) -> list[Unsettled]:
+        """The first of each key that waits, where nothing is under way or comes before it."""
+        return [waiting[0] for key, waiting in self._blocked.items() if self._has_turn(key, waiting[0])]
+
+    def _has_turn(self, key: str, row: Unsettled) -> bool:
+        if row.position in self.retrying or row.position in self._recorded or key in self._busy:
+            return False
+        for job in self._queue:
+            if job.event.position >= row.position:
+                break
+            if self._lock_of(job.event) == key:
+                return False
+        return True
 
     def spill(self, tail: Position) -> None:
         """See ``Lane.spill``: what is held and was forgotten must not come back beside its second reading."""
@@ -140,6 +182,7 @@ class OrderedLane(Lane):
         for key, held in self._busy.items():
             self._busy[key] = deque(job for job in held if job in kept)
         self._held = sum(map(len, self._busy.values()))
+        self._set_next_due()
 
     def try_again(self, job: Job) -> None:
         """See ``Lane.try_again``: the next one due is another now."""
@@ -153,46 +196,34 @@ class OrderedLane(Lane):
             self._queue.extendleft(reversed(held))
 
     def _unblock(self, key: str, position: Position) -> None:
-        waiting = self._blocked.get(key)
-        if waiting is None:
-            return
-        before = len(waiting)
+        waiting = self._blocked.get(key, deque())
         remaining = deque(row for row in waiting if row.position != position)
-        if not remaining:
-            del self._blocked[key]
-            if before > 1:
-                self._parked -= before - 1
-        else:
-            self._parked -= before - len(remaining)
+        if remaining:
+            self._parked -= len(waiting) - len(remaining)
             self._blocked[key] = remaining
+        elif waiting:
+            self._parked -= len(waiting) - 1
+            del self._blocked[key]
+        if self._parked + len(self._blocked) < self._reload_below:
+            self.stale = True
         self._set_next_due()
 
-    def _replace_head(self, key: str, row: Unsettled) -> None:
-        waiting = self._blocked.setdefault(key, deque([row]))
-        for index, old in enumerate(waiting):
-            if old.position == row.position:
-                waiting[index] = row
-                return
-        waiting.appendleft(row)
-        self._parked += 1
+    def _wait_in_turn(self, key: str, row: Unsettled) -> None:
+        """Put a row among those that wait for the key, instead of an older one of the same delivery."""
+        waiting = self._blocked.setdefault(key, deque())
+        index = bisect_left(waiting, row.position, key=lambda other: other.position)
+        if index < len(waiting) and waiting[index].position == row.position:
+            waiting[index] = row
+        else:
+            waiting.insert(index, row)
+            self._parked += len(waiting) > 1
 
     def _set_next_due(self) -> None:
         """A parked delivery that came to the head of its key is due at once."""
         for waiting in self._blocked.values():
             if waiting[0].due_at == PARKED_DUE:
-                head = waiting[0]
-                waiting[0] = Unsettled(
-                    head.subscription_no,
-                    head.position,
-                    head.sequence,
-                    head.attempts,
-                    1,
-                    head.first_at,
-                    head.runs,
-                    head.key,
-                )
-        heads = (waiting[0] for waiting in self._blocked.values() if waiting[0].position not in self.retrying)
-        self.next_due = min((row.due_at for row in heads), default=0)
+                waiting[0] = replace(waiting[0], due_at=1)
+        self.next_due = min((row.due_at for row in self._heads()), default=0)
 
     def _key_of(self, event: Event) -> str | None:
         return "" if self._strict else event.key

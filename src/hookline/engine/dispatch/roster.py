@@ -20,7 +20,7 @@ from hookline.core.model import (
 )
 from hookline.engine.compose import Composer
 from hookline.engine.dispatch.index import LaneIndex
-from hookline.engine.dispatch.lane import Job, Lane
+from hookline.engine.dispatch.lane import Job, Lane, Memory
 from hookline.engine.dispatch.ordered import OrderedLane
 from hookline.engine.dispatch.watermark import Watermark
 from hookline.engine.record import Recorder
@@ -49,6 +49,7 @@ class Roster:
         watermark: Watermark,
         recorder: Recorder,
         compose: Callable[[Subscription, Tenant], Composer],
+        memory: Memory,
         events: RosterEvents,
     ) -> None:
         self._storage = storage
@@ -56,6 +57,7 @@ class Roster:
         self._watermark = watermark
         self._recorder = recorder
         self._compose = compose
+        self._memory = memory
         self._events = events
         self._tenants: dict[int, tuple[Millis, Tenant]] = {}
         self._replaced: dict[int, tuple[Subscription, Sequence[DefinitionVersion]]] = {}
@@ -117,8 +119,8 @@ class Roster:
     ) -> None:
         lane = self.lanes.get(subscription.no)
         if lane is None:
-            if subscription.state is SubscriptionState.DELETED:
-                return
+            if subscription.state is SubscriptionState.DELETED and place is None:
+                return  # with a place, its end was cut short: what it left waiting is still to be settled
             lane = self._make(subscription, versions, place)
         elif _needs_rest(lane.subscription, subscription):
             self.halt(lane)
@@ -131,13 +133,16 @@ class Roster:
     def _make(
         self, subscription: Subscription, versions: Sequence[DefinitionVersion], place: LanePosition | None
     ) -> Lane:
+        fresh = place is None
         place = place or self._first_place(subscription)
         kind = Lane if subscription.definition.order is Order.NONE else OrderedLane
-        lane = kind(subscription, versions, place, self.tail, self._composer)
+        lane = kind(subscription, versions, place, self.tail, self._composer, self._memory)
         if isinstance(lane, OrderedLane):
             lane.start_ordered(self._events.park)
             lane.stale = place.waiting > 0
         self.lanes[lane.no] = lane
+        if fresh:  # without a state, retention keeps and the next owner reads everything from its start on
+            self._recorder.touch(lane)
         if lane.stopped:
             self.halt(lane)
         else:
@@ -188,11 +193,15 @@ class Roster:
         self.detach(lane)
         lane.spill(self.tail)
 
+    def feed_no_more(self, lane: Lane, position: Position) -> None:
+        """Let a lane that is full work off what it has, and read from ``position`` on when it has room."""
+        self.detach(lane)
+        lane.feed_no_more(position)
+
     def halt(self, lane: Lane) -> None:
         """Stop the lane: only what is under way comes to its end."""
         self.index.remove(lane.no)
-        lane.retrying.difference_update(job.event.position for job in lane.retries)
-        lane.retries.clear()
+        lane.drop_retries()
         self.spill(lane)
 
     def is_leaving(self, lane: Lane) -> bool:

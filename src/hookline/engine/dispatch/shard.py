@@ -85,6 +85,7 @@ class ShardRun:
             watermark,
             self._recorder,
             tools.compose,
+            tools.turns.memory,
             RosterEvents(self._feeder.consider, self._on_parked, self._replays.look),
         )
         self._feeder.connect(self._roster, self._deliverer)
@@ -111,6 +112,7 @@ class ShardRun:
         """Outcomes that nobody will record any more must not count against the worker's other shards."""
         self._ended = True
         self._tools.turns.recorded(self._unrecorded)
+        self._tools.turns.memory.used -= sum(lane.bytes for lane in self._roster.lanes.values())
 
     async def drain(self) -> None:
         """Start nothing more; return once all that is under way has been recorded."""
@@ -133,6 +135,14 @@ class ShardRun:
     def start(self, job: Job) -> None:
         """The job has its turn."""
         self._deliverer.start(job)
+
+    def hold(self) -> None:
+        """See ``Feeder.hold``."""
+        self._feeder.hold()
+
+    def go_on(self) -> None:
+        """See ``Feeder.go_on``."""
+        self._feeder.go_on()
 
     def owns(self, lane: Lane) -> bool:
         """Whether the lane is one of this shard's."""

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from hookline.engine.dispatch.lane import Job, Lane
+from hookline.engine.dispatch.lane import Job, Lane, Memory
 from hookline.observe import Metrics
 from hookline.ports import Clock
 
@@ -28,15 +28,23 @@ class Turns:
         self._metrics = metrics
         self._ready: deque[Lane] = deque()
         self._scheduled = False
+        self._may_start: Callable[[Lane], bool]
         self._start: Callable[[Job], None]
         self._exhausted: Callable[[Lane], None]
         self.in_flight = 0
         self.unrecorded = 0
+        self.memory = Memory()
         self.closed = False
 
-    def serve(self, start: Callable[[Job], None], exhausted: Callable[[Lane], None]) -> None:
+    def serve(
+        self,
+        may_start: Callable[[Lane], bool],
+        start: Callable[[Job], None],
+        exhausted: Callable[[Lane], None],
+    ) -> None:
         """Must be called once, first. ``start`` sends a job; ``exhausted`` looks after a lane whose turn ended because
         it has to wait or needs more to send."""
+        self._may_start = may_start
         self._start = start
         self._exhausted = exhausted
 
@@ -98,6 +106,8 @@ class Turns:
 
     def _turn(self, lane: Lane, now: float) -> bool:
         """Start a few requests of a lane; whether it could start more at its next turn."""
+        if not self._may_start(lane):
+            return False
         for _ in range(QUANTUM):
             if lane.stopped or lane.stale or lane.in_flight >= lane.window.size or lane.wait(now) > 0:
                 return False

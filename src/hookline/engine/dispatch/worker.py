@@ -31,12 +31,24 @@ class Worker:
         self._leases: dict[int, Lease] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
-        tools.turns.serve(self.start, self._exhausted)
+        tools.turns.serve(self._may_start, self.start, self._exhausted)
 
     @property
     def owned(self) -> list[int]:
         """The shards that this worker delivers now."""
         return sorted(self._shards)
+
+    def _may_start(self, lane: Lane) -> bool:
+        """Whether the shard is still ours by our own clock: a process that stood still for a while must not send what
+        another may have taken over meanwhile."""
+        shard = lane.subscription.shard
+        lease, run = self._leases.get(shard), self._shards.get(shard)
+        if lease is None or run is None or not run.owns(lane):
+            return False
+        if self._tools.clock.now() < lease.expires_at:
+            return True
+        run.hold()
+        return False
 
     def start(self, job: Job) -> None:
         """Send a job that has its turn."""
@@ -93,6 +105,8 @@ class Worker:
         if lease is None:
             return
         self._leases[shard] = lease
+        if shard in self._shards:
+            self._shards[shard].go_on()
         if shard not in self._runs:
             self._tools.metrics.takeovers.inc()
             log.info("shard_taken", shard=shard, epoch=lease.epoch)
@@ -102,6 +116,7 @@ class Worker:
         self._tools.metrics.lost_leases.inc()
         log.warning("shard_lost", shard=shard)
         self._leases.pop(shard, None)
+        self._shards.pop(shard, None)
         run = self._runs.pop(shard, None)
         if run is not None:
             run.cancel()

@@ -13,6 +13,7 @@ from hookline.core.errors import Conflict, Fault
 from hookline.core.model import (
     DeliveryState,
     Position,
+    ReplayState,
     Secrets,
     SignatureScheme,
     SigningKey,
@@ -30,6 +31,8 @@ ROTATION_OVERLAP = 86_400
 
 MAX_OVERLAP = 30 * 86_400
 MAX_LIVE_KEYS = 5
+REPLAYS_AT_ONCE = 100
+"""The newest replay jobs of a subscription; an older one that still runs is the worker's to cancel."""
 _TRIES = 5
 
 
@@ -150,9 +153,13 @@ class Subscriptions:
     # --- stop and start ---
 
     async def delete(self, tenant: Tenant, subscription_id: str) -> None:
-        """For good. What still waited ends as expired and stays visible in the log."""
+        """For good. What still waited ends as expired and stays visible in the log; running replays are cancelled
+        first, since they would put back what was dropped."""
         found = await self._storage.get_subscription(tenant.no, subscription_id)
         await self._set(found, SubscriptionState.DELETED, "deleted by its owner")
+        for replay in await self._storage.list_replays(found.no, REPLAYS_AT_ONCE):
+            if replay.state is ReplayState.RUNNING:
+                await self._storage.cancel_replay(replay.id, self._clock.now())
         await self._storage.drop_unsettled(found.no, self._clock.now(), DeliveryState.EXPIRED)
 
     async def pause(self, tenant: Tenant, subscription_id: str, reason: str) -> Subscription:

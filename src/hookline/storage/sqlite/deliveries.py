@@ -20,7 +20,7 @@ from hookline.storage.common import (
     sent_again,
     settled_as,
 )
-from hookline.storage.sqlite.connection import Row, converted
+from hookline.storage.sqlite.connection import ManyRows, Row, converted
 from hookline.storage.sqlite.lease import fence
 from hookline.storage.sqlite.log import append
 from hookline.storage.sqlite.subscriptions import disable, requeue
@@ -32,14 +32,12 @@ UNSETTLED = "subscription_no, position, sequence, attempts, due_at, first_at, ru
 CODES = {DeliveryState.SUCCEEDED: 1, DeliveryState.FAILED: 2, DeliveryState.EXPIRED: 3}
 STATES = {code: state for state, code in CODES.items()}
 
-# The numbers are the fields of Attempt in their order, then the tenant: a body (?20) is stored only if there is one.
-_ATTEMPT = """
-INSERT INTO attempts (tenant_no, subscription_no, position, number, version, started_at, method, url, status,
+_ATTEMPT = ManyRows(
+    """INSERT INTO attempts (tenant_no, subscription_no, position, number, version, started_at, method, url, status,
     error, detail, address, dns_us, connect_us, tls_us, first_byte_us, total_us, request_headers, request_bytes,
-    response_headers, response_truncated, has_body)
-VALUES (?22, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?21,
-    length(?20) > 0)
-ON CONFLICT (tenant_no, position, subscription_no, number) DO UPDATE SET
+    response_headers, response_truncated, has_body)""",
+    f"({', '.join('?' * 22)})",
+    """ON CONFLICT (tenant_no, position, subscription_no, number) DO UPDATE SET
     version = excluded.version, started_at = excluded.started_at, method = excluded.method, url = excluded.url,
     status = excluded.status, error = excluded.error, detail = excluded.detail, address = excluded.address,
     dns_us = excluded.dns_us, connect_us = excluded.connect_us, tls_us = excluded.tls_us,
@@ -47,7 +45,8 @@ ON CONFLICT (tenant_no, position, subscription_no, number) DO UPDATE SET
     request_headers = excluded.request_headers, request_bytes = excluded.request_bytes,
     response_headers = excluded.response_headers, response_truncated = excluded.response_truncated,
     has_body = excluded.has_body
-"""
+""",
+)
 _BODY = """
 INSERT OR REPLACE INTO response_bodies SELECT no, ?5 FROM attempts
 WHERE tenant_no = ?1 AND position = ?2 AND subscription_no = ?3 AND number = ?4
@@ -56,13 +55,16 @@ _USAGE = """
 INSERT INTO usage (tenant_no, day, attempts, attempt_bytes) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
     attempts = attempts + excluded.attempts, attempt_bytes = attempt_bytes + excluded.attempt_bytes
 """
-_SETTLE = """
-INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+_SETTLE = ManyRows(
+    "INSERT INTO deliveries",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    """ON CONFLICT (subscription_no, position) DO UPDATE SET
     sequence = excluded.sequence, state = excluded.state, attempts = excluded.attempts,
-    settled_at = excluded.settled_at, status = excluded.status, error = excluded.error
-"""
+    settled_at = excluded.settled_at, status = excluded.status, error = excluded.error""",
+)
 _UNSETTLE = "INSERT OR REPLACE INTO unsettled VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _NOT_SETTLED = "DELETE FROM deliveries WHERE subscription_no = ? AND position = ?"
+_ANY_UNSETTLED = "SELECT 1 FROM unsettled LIMIT 1"
 _NOT_UNSETTLED = "DELETE FROM unsettled WHERE subscription_no = ? AND position = ?"
 _LANE = "INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -95,7 +97,7 @@ def _record_attempts(
         tenants[no] = tenant_of(db, no)
     owners = [tenants[attempt.subscription_no] for attempt in attempts]
     pairs = list(zip(owners, attempts, strict=True))
-    db.executemany(_ATTEMPT, [(*astuple(attempt), owner) for owner, attempt in pairs])
+    _ATTEMPT.insert(db, [_attempt_row(owner, attempt) for owner, attempt in pairs])
     bodies = [
         (owner, each.position, each.subscription_no, each.number, each.response_body)
         for owner, each in pairs
@@ -105,6 +107,12 @@ def _record_attempts(
     for owner, count in Counter(owners).items():
         size = attempt_bytes(attempt for no, attempt in pairs if no == owner)
         db.execute(_USAGE, (owner, day, count, size))
+
+
+def _attempt_row(tenant_no: int, attempt: Attempt) -> Row:
+    """In the order of the statement's columns; of the body only whether there is one."""
+    *fields, body, truncated = astuple(attempt)
+    return (tenant_no, *fields, truncated, bool(body))
 
 
 def tenant_of(db: Connection, subscription_no: int) -> int:
@@ -128,8 +136,9 @@ def settle(db: Connection, settled: Sequence[Settled]) -> None:
         )
         for s in settled
     ]
-    db.executemany(_NOT_UNSETTLED, [row[:2] for row in rows])
-    db.executemany(_SETTLE, rows)
+    if db.execute(_ANY_UNSETTLED).fetchone():
+        db.executemany(_NOT_UNSETTLED, [row[:2] for row in rows])
+    _SETTLE.insert(db, rows)
 
 
 def put_back(db: Connection, unsettled: Sequence[Unsettled]) -> None:

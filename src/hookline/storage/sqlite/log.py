@@ -129,6 +129,14 @@ def read_log(
     return LogPage(events, page_end(events, limit, after, head), head, news)
 
 
+def read_tail(
+    db: Connection, after: Position, limit: int, changes_after: int, near: int
+) -> LogPage | None:
+    """See ``read_log``; None if more than ``near`` events lie between ``after`` and the head."""
+    head, _ = _ends(db)
+    return read_log(db, after, limit, changes_after, None) if head - after <= near else None
+
+
 def _ends(db: Connection) -> tuple[Position, int]:
     return db.execute("SELECT head, version FROM shards, config WHERE shard = 0 AND only_row = 1").fetchone()
 

@@ -52,6 +52,10 @@ from hookline.storage.sqlite.threads import Readers, Writer
 T = TypeVar("T")
 
 
+TAIL = 1000
+"""Events behind the log's end that are read without a thread."""
+
+
 class _Threads:
     """The parts that exist while the storage is open, and what is to be done with them."""
 
@@ -62,12 +66,14 @@ class _Threads:
         self.readers = Readers(
             "hookline-sqlite-reader", lambda: connect_reader(path), readers, queue_limit, patience
         )
+        self.tail = connect_reader(path)
 
     async def close(self) -> None:
         try:
             await self.readers.close()
             await self.writer.close()
         finally:
+            self.tail.close()
             self.delivery_lock.close()
             self.write_lock.close()
 
@@ -144,7 +150,22 @@ class SqliteStorage:
     async def read_log(
         self, shard: int, after: Position, limit: int, changes_after: int, tenant_no: int | None = None
     ) -> LogPage:
+        if tenant_no is None:
+            page = self._read_tail(after, limit, changes_after)
+            if page is not None:
+                return page
         return await self._read(lambda db: log.read_log(db, after, limit, changes_after, tenant_no))
+
+    def _read_tail(self, after: Position, limit: int, changes_after: int) -> LogPage | None:
+        """A page right behind the log's end, read without a thread; None if it is further back.
+
+        What was just written is in memory, so reading it takes less time than waking a thread, and a thread would
+        fight with the loop for the interpreter at every row.
+        """
+        try:
+            return log.read_tail(self._opened().tail, after, min(limit, TAIL), changes_after, TAIL)
+        except Exception as error:
+            raise told(error) from error
 
     async def read_events(self, shard: int, positions: Sequence[Position]) -> list[Event]:
         return await self._read(lambda db: log.read_events(db, positions))
