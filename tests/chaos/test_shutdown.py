@@ -40,7 +40,9 @@ async def test_a_graceful_stop_under_load_repeats_nothing(tmp_path: Path) -> Non
         assert server.complaints() == []
 
 
-@pytest.mark.parametrize("order", [("api", "delivery"), ("delivery", "api")], ids=["api-first", "delivery-first"])
+@pytest.mark.parametrize(
+    "order", [("api", "delivery"), ("delivery", "api")], ids=["api-first", "delivery-first"]
+)
 @pytest.mark.timeout(120)
 async def test_two_processes_stop_in_either_order(tmp_path: Path, order: tuple[str, str]) -> None:
     servers = {role: ServerProcess(tmp_path / "data", role) for role in ("api", "delivery")}

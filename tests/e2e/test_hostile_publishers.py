@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
+from hookline.api.bounded import HEAD_SECONDS
 from tests.integration.receivers import Receiver, answer_ok, receiver
 from tests.support.http import Answer, Connection
-from tests.support.server import Api, ServerProcess, running
+from tests.support.server import Api, ServerProcess
 from tests.support.waiting import until
 
 LIMIT = 1 << 20
 BODY_SECONDS = 30
 """How long a body may take to arrive (``Options.body_seconds``)."""
+BAD_REQUEST = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n"
+    b"Invalid HTTP request received."
+)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -30,12 +36,16 @@ class Shop:
 
     api: Api
     receiver: Receiver
+    connections: list[Connection] = field(default_factory=list[Connection])
 
     async def publish(self, raw: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         return await self.api.call("POST", "/v1/events", raw, headers)
 
     async def connect(self) -> Connection:
-        return await Connection.open(self.api.server.port)
+        """A connection, closed after the test."""
+        connection = await Connection.open(self.api.server.port)
+        self.connections.append(connection)
+        return connection
 
     def head(self, *lines: str) -> bytes:
         """A publish request up to its body."""
@@ -61,13 +71,26 @@ class Shop:
         assert self.api.server.complaints() == []
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for all: each test has a tenant of its own, and none may hurt the next."""
+    process = ServerProcess(tmp_path_factory.mktemp("hostile") / "data")
+    try:
+        asyncio.run(process.start())
+        yield process
+    finally:
+        process.bury()
+
+
 @pytest.fixture
-async def shop(tmp_path: Path) -> AsyncGenerator[Shop]:
-    server = ServerProcess(tmp_path / "data")
-    async with receiver(answer_ok) as endpoint, running(server):
-        api = await Api(server).new_tenant("shop")
+async def shop(server: ServerProcess) -> AsyncGenerator[Shop]:
+    async with receiver(answer_ok) as endpoint:
+        api = await Api(server).new_tenant(f"shop-{secrets.token_hex(6)}")
         await api.subscribe(endpoint.url(), signing={"secret": SECRET})
-        yield Shop(api, endpoint)
+        this = Shop(api, endpoint)
+        yield this
+        for connection in this.connections:
+            await connection.close()
 
 
 def event_of(size: int, event: str = "big") -> bytes:
@@ -94,7 +117,6 @@ async def test_an_announced_excess_is_refused_before_it_is_sent(shop: Shop, anno
     await connection.write(shop.head(f"Content-Length: {announced}"))
     answer = await connection.answer()
     assert answer.status in (400, 413)
-    await connection.close()
     await shop.is_well()
 
 
@@ -104,7 +126,6 @@ async def test_a_length_that_is_no_number_is_refused(shop: Shop, announced: str)
     await connection.write(shop.head(f"Content-Length: {announced}") + b'{"type":"a","data":1}')
     answer = await connection.answer()
     assert answer.status == 400
-    await connection.close()
     assert await shop.stored() == []
     await shop.is_well()
 
@@ -121,7 +142,6 @@ async def test_chunks_are_counted(shop: Shop) -> None:
         pass  # refused while we were still sending, which is as good
     else:
         assert (await connection.answer()).status == 413
-    await connection.close()
     assert await shop.stored() == []
     await shop.is_well()
 
@@ -135,7 +155,6 @@ async def test_chunks_are_accepted_within_the_limit(shop: Shop) -> None:
         await connection.write(b"%x\r\n%b\r\n" % (len(part), part))
     await connection.write(b"0\r\n\r\n")
     assert (await connection.answer()).status == 202
-    await connection.close()
 
 
 async def test_both_framings_at_once_are_refused(shop: Shop) -> None:
@@ -147,70 +166,87 @@ async def test_both_framings_at_once_are_refused(shop: Shop) -> None:
         + b"%x\r\n%b\r\n0\r\n\r\n" % (len(raw), raw)
     )
     assert (await connection.answer()).status == 400
-    await connection.close()
     assert await shop.stored() == []
     await shop.is_well()
 
 
 async def test_a_length_that_is_too_short_ends_the_body_there(shop: Shop) -> None:
-    raw = b'{"type":"order:created","data":1}'
+    raw = b'{"id":"short","type":"order:created","data":1}'
     connection = await shop.connect()
     await connection.write(shop.head(f"Content-Length: {len(raw) - 1}") + raw)
-    assert (await connection.answer()).code == "invalid_json"
-    assert (await connection.answer()).status == 400  # the rest is no request
-    await connection.close()
+    assert (await connection.answer()).status == 400
+    assert await connection.end() in (b"", BAD_REQUEST)  # the rest is no request
     assert await shop.stored() == []
+    await shop.is_well()
 
 
-async def test_a_half_closed_connection_gets_its_answer(shop: Shop) -> None:
-    raw = b'{"id":"half-closed","type":"order:created","data":1}'
-    connection = await shop.connect()
-    await connection.write(shop.head(f"Content-Length: {len(raw)}") + raw)
-    connection.finish()
-    await connection.end()
-    await connection.close()
-    await shop.arrived("half-closed")
+async def test_a_half_closed_connection_is_answered_for_what_is_stored(shop: Shop) -> None:
+    """Who stops sending may lose the answer, but is never told of an event that is not there."""
+    told: list[str] = []
+    for number in range(5):
+        raw = b'{"id":"half-closed-%d","type":"order:created","data":1}' % number
+        connection = await shop.connect()
+        await connection.write(shop.head(f"Content-Length: {len(raw)}") + raw)
+        connection.finish()
+        if (await connection.end()).startswith(b"HTTP/1.1 202"):
+            told.append(f"half-closed-{number}")
+    for event in told:
+        await shop.arrived(event)
     await shop.is_well()
 
 
 async def test_a_body_cut_off_is_not_stored(shop: Shop) -> None:
     for cut in (0, 10, 40):
         connection = await shop.connect()
-        await connection.write(shop.head("Content-Length: 60") + b'{"id":"cut","type":"order:created","data":"'[:cut])
+        await connection.write(
+            shop.head("Content-Length: 60") + b'{"id":"cut","type":"order:created","data":"'[:cut]
+        )
         connection.finish()
         await connection.end()
-        await connection.close()
     assert await shop.stored() == []
     await shop.is_well()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-async def test_a_body_that_does_not_come_is_given_up(shop: Shop) -> None:
-    """Nothing at all, and a byte now and then: neither holds a connection for ever."""
-
-    async def drip(connection: Connection) -> None:
+async def drip(connection: Connection, byte: bytes) -> None:
+    """Until the other side has had enough."""
+    with contextlib.suppress(ConnectionError):
         while True:
-            await connection.write(b" ")
+            await connection.write(byte)
             await asyncio.sleep(0.5)
 
-    silent, dripping = await shop.connect(), await shop.connect()
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+async def test_what_does_not_come_is_given_up(shop: Shop) -> None:
+    """No body, no head, nothing at all, or a byte of it now and then: none holds a connection for ever."""
+    bodies = [await shop.connect() for _ in range(2)]
+    heads = [await shop.connect() for _ in range(3)]
     began = time.monotonic()
-    for connection in (silent, dripping):
+    for connection in bodies:
         await connection.write(shop.head("Content-Length: 1000"))
-    task = asyncio.create_task(drip(dripping))
-    answers = await asyncio.gather(silent.answer(), dripping.answer())
-    assert BODY_SECONDS - 1 < time.monotonic() - began < BODY_SECONDS + 8
+    for connection in heads[:2]:
+        await connection.write(shop.head()[:-4])
+    async with asyncio.TaskGroup() as tasks:
+        dripping = [tasks.create_task(drip(one, byte)) for one, byte in ((bodies[0], b" "), (heads[0], b"x"))]
+        answers = await asyncio.gather(*(connection.answer() for connection in bodies))
+        assert BODY_SECONDS - 1 < time.monotonic() - began < BODY_SECONDS + 8
+        await asyncio.gather(*(gone(connection) for connection in heads))
+        assert time.monotonic() - began < 2 * HEAD_SECONDS + 8
+        for task in dripping:
+            task.cancel()
     assert [(answer.status, answer.code) for answer in answers] == [(408, "request_timeout")] * 2
-    task.cancel()
-    for connection in (silent, dripping):
-        await connection.close()
     await shop.is_well()
+
+
+async def gone(connection: Connection) -> None:
+    """Return once the server has closed the connection without an answer."""
+    with contextlib.suppress(ConnectionResetError):
+        assert await connection.end() == b""
 
 
 @pytest.mark.parametrize(
     "lines",
-    [("X-Large: " + "x" * 200_000,), tuple(f"X-Many-{number}: {'y' * 500}" for number in range(500))],
+    [("X-Large: " + "x" * 4_000_000,), tuple(f"X-Many-{number}: {'y' * 500}" for number in range(8000))],
     ids=["one-huge-header", "many-headers"],
 )
 async def test_huge_headers_are_refused(shop: Shop, lines: tuple[str, ...]) -> None:
@@ -218,23 +254,25 @@ async def test_huge_headers_are_refused(shop: Shop, lines: tuple[str, ...]) -> N
     raw = b'{"id":"heady","type":"order:created","data":1}'
     try:
         await connection.write(shop.head(*lines, f"Content-Length: {len(raw)}") + raw)
-        assert (await connection.answer()).status in (400, 413, 431)
+        assert (await connection.answer()).status == 431
     except ConnectionError:
         pass  # cut off while we were still sending
-    await connection.close()
     assert await shop.stored() == []
     await shop.is_well()
 
 
+async def test_large_headers_are_accepted(shop: Shop) -> None:
+    """Cookies, traces and tokens make a head of some kilobytes."""
+    answer = await shop.publish(b'{"type":"order:created","data":1}', {"X-Trace": "t" * 30_000})
+    assert answer.status == 202
+
+
 async def test_pipelined_requests_are_answered_in_order(shop: Shop) -> None:
-    raws = [
-        b'{"id":"pipe-%d","type":"order:created","data":%d}' % (number, number) for number in range(20)
-    ]
+    raws = [b'{"id":"pipe-%d","type":"order:created","data":%d}' % (number, number) for number in range(20)]
     raws[7] = b"no json"
     connection = await shop.connect()
     await connection.write(b"".join(shop.head(f"Content-Length: {len(raw)}") + raw for raw in raws))
     answers = [await connection.answer() for _ in raws]
-    await connection.close()
     assert [answer.status for answer in answers] == [202] * 7 + [400] + [202] * 12
     ids = [answer.json["id"] for answer in answers if answer.status == 202]
     assert ids == [f"pipe-{number}" for number in range(20) if number != 7]
@@ -253,7 +291,6 @@ async def test_what_is_no_request_is_turned_away(shop: Shop, garbage: bytes) -> 
     connection.finish()
     said = await connection.end()
     assert not said or said.startswith(b"HTTP/1.1 4")
-    await connection.close()
     await shop.is_well()
 
 
@@ -373,7 +410,8 @@ async def test_an_id_again(shop: Shop) -> None:
     for same in (first, b'{"data":{"b":2,"a":1},  "type":"order:created", "id":"once"}'):
         answer = await shop.publish(same)
         assert (answer.status, answer.json) == (202, {"id": "once", "duplicate": True})
-    for other in (first.replace(b"1", b"3"), first.replace(b"created", b"paid")):
+    others = (first.replace(b"1", b"3"), first.replace(b"1", b"true"), first.replace(b"created", b"paid"))
+    for other in others:
         answer = await shop.publish(other)
         assert (answer.status, answer.code) == (409, "event_id_conflict")
     assert await shop.stored() == ["once"]
@@ -381,9 +419,10 @@ async def test_an_id_again(shop: Shop) -> None:
 
 
 async def test_a_difference_only_in_precision_is_a_difference(shop: Shop) -> None:
-    """Two numbers that a 64-bit float cannot tell apart are different facts."""
+    """Two numbers that a 64-bit float cannot tell apart are different facts; two spellings of one are not."""
     first = b'{"id":"exact","type":"order:created","data":12345678901234567890.1}'
     assert (await shop.publish(first)).status == 202
+    assert (await shop.publish(first.replace(b"890.1", b"890.10"))).json["duplicate"] is True
     assert (await shop.publish(first.replace(b"890.1", b"890.2"))).status == 409
 
 
@@ -408,6 +447,7 @@ async def test_many_at_once_with_one_id_store_one(shop: Shop) -> None:
 # --- batches ------------------------------------------------------------------------------------------------
 
 MIXED: list[tuple[bytes, int]] = [
+    (b'{"id":"b9","type":"order:created","data":"\xff"}', 400),
     (b'{"id":"b0","type":"order:created","data":1.10}', 202),
     (b'{"id":"b1","data":1}', 422),
     (b'{"id":"b0","type":"order:created","data":1.10}', 202),
@@ -453,9 +493,8 @@ async def test_lines_of_ndjson_stand_alone(shop: Shop) -> None:
         (b"{}", 422),
         (b"[1,", 400),
         (b"[" * 500_000, 400),
-        (b'[{"type":"a:b","data":"\xff"}]', 400),
     ],
-    ids=["1001-items", "17-MiB", "object", "cut-off", "deep", "not-utf8"],
+    ids=["1001-items", "17-MiB", "object", "cut-off", "deep"],
 )
 async def test_a_bad_batch_is_refused_as_a_whole(shop: Shop, raw: bytes, status: int) -> None:
     answer = await shop.api.call("POST", "/v1/events/batch", raw)

@@ -192,16 +192,26 @@ async def test_the_backlog_of_a_stopped_subscription_ends_visibly_as_expired(sta
     assert endpoint.sequences == [1, 702, 703]
 
 
-async def test_a_delivery_that_waited_in_a_stopped_subscription_does_not_disappear(stage: Stage):
-    subscription, endpoint = await stage.subscribe()
+@pytest.mark.parametrize("order", ["none", "key", "strict"])
+async def test_what_waits_in_a_stopped_subscription_ends_visibly_as_expired_too(stage: Stage, order: str):
+    retry = {"kind": "list", "delays": [HOUR] * 5, "jitter": 0}
+    subscription, endpoint = await stage.subscribe(order=order, retry=retry)
     endpoint.always(500)
-    await stage.publish()
-    await stage.until(lambda: len(endpoint.arrivals) == 1)
+    await stage.publish_many(3, key="k")
+    await stage.until(lambda: bool(endpoint.arrivals))
+    await stage.pass_time(1)
     await stage.pause(subscription)
-    await leap(stage, 70)
-    states = await stage.states(subscription)
-    assert states in (["retrying"], ["expired"])
-    assert states == ["expired"] or await kept(stage) == ["e1"]
+    await leap(stage, 59)
+    assert "expired" not in await stage.states(subscription)
+    await leap(stage, 2)
+    assert await stage.states(subscription) == ["expired"] * 3
+    await stage.pass_time(HOUR)
+    assert await kept(stage) == []
+    endpoint.always(200)
+    await stage.publish(key="k")
+    await stage.resume(subscription)
+    await stage.settled(subscription, 4)
+    assert endpoint.arrivals[-1].sequence == 4
 
 
 async def test_a_deleted_subscription_holds_nothing_back(stage: Stage):

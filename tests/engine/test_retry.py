@@ -186,6 +186,18 @@ async def test_an_endpoint_that_asks_for_time_gets_nothing_else_meanwhile(stage:
     assert endpoint.arrivals[1].at - endpoint.arrivals[0].at >= 100
 
 
+async def test_a_changed_url_need_not_wait_for_what_the_old_one_asked(stage: Stage):
+    subscription, endpoint = await stage.subscribe()
+    endpoint.answers(Reply(429, {"Retry-After": "1800"}))
+    await stage.publish()
+    await stage.until(lambda: len(endpoint.arrivals) == 1)
+    await stage.pass_time(1)
+    new = stage.endpoint("new.example")
+    await stage.edit(subscription, url=new.url)
+    await stage.publish()
+    await stage.until(lambda: new.ids == ["e2"], within=5)
+
+
 async def test_one_retry_after_stops_the_whole_subscription_for_an_hour_at_most(stage: Stage):
     subscription, endpoint = await stage.subscribe()
     endpoint.answers(Reply(429, {"Retry-After": str(10 * int(HOUR))}))

@@ -58,6 +58,8 @@ def check_counts(world: World) -> None:
         turns = worker._tools.turns
         if turns.in_flight or turns.unrecorded:
             breaks("counts come out even", "in flight", turns.in_flight, "unrecorded", turns.unrecorded)
+        if turns.memory.used:
+            breaks("what is kept in memory is let go", turns.memory.used)
         for each in _lanes(worker):
             if not each.idle or each.queued:
                 breaks(

@@ -62,6 +62,8 @@ class Plan(Struct, frozen=True):
     freeze_every: float
     outage_every: float
     retention: Retention
+    memory: int
+    """Bytes of events that a worker may hold."""
     limits: dict[str, float]
     pace: float
     """By how much the engine's polls are slower than in production, so that quiet days cost little."""
@@ -70,6 +72,8 @@ class Plan(Struct, frozen=True):
 LIMITS: dict[str, tuple[tuple[object, str], ...]] = {
     "queue": ((lane, "QUEUE_LIMIT"),),
     "low_water": ((lane, "LOW_WATER"),),
+    "queue_bytes": ((lane, "QUEUE_BYTES"),),
+    "recent": ((feeder, "RECENT"),),
     "tail_page": ((feeder, "TAIL_PAGE"),),
     "lane_page": ((feeder, "LANE_PAGE"),),
     "retry_page": ((feeder, "RETRY_PAGE"),),
@@ -131,6 +135,7 @@ def _storm(random: Random) -> Plan:
         freeze_every=random.choice((20.0, 60.0)),
         outage_every=random.choice((40.0, 150.0)),
         retention=Retention(),
+        memory=random.choice((300, 2000, 1 << 27)),
         limits=_limits(random),
         pace=1.0,
     )
@@ -160,6 +165,7 @@ def _long(random: Random) -> Plan:
         freeze_every=seconds / 10,
         outage_every=seconds / 10,
         retention=Retention(random.choice((1, 2, 60)), 60, 15),
+        memory=random.choice((300, 2000, 1 << 27)),
         limits=_limits(random),
         pace=300.0,
     )
@@ -173,6 +179,8 @@ def _limits(random: Random) -> dict[str, float]:
     return {
         "queue": random.choice((4, 20)),
         "low_water": random.choice((2, 4)),
+        "queue_bytes": random.choice((100, 1000)),
+        "recent": random.choice((1, 5, 50)),
         "tail_page": random.choice((2, 7)),
         "lane_page": page,
         "retry_page": random.choice((1, 4)),

@@ -112,11 +112,13 @@ class World:
         process = self._new_process("worker", self.workers, self.start_worker)
         random, clock, metrics = self._fork(), self._clock(), Metrics()
         wire = Wire(process, self.endpoints, self.traffic, self._fork(), self.outside)
+        turns = Turns(self.plan.capacity, clock, metrics)
+        turns.memory.limit = self.plan.memory
         tools = ShardTools(
             storage=self.link(process),
             sender=wire,
             tokens=TokenCache(wire, clock),
-            turns=Turns(self.plan.capacity, clock, metrics),
+            turns=turns,
             wake=process.wake,
             clock=clock,
             chance=Chance(random.random, random.randbytes),

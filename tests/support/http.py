@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-PATIENCE = 40.0
+PATIENCE = 90.0
 _HEAD = 64 * 1024
 
 

@@ -169,7 +169,9 @@ def assert_in_order(receipts: Sequence[Receipt], group: Callable[[Receipt], obje
         to_come = deque(sorted({receipt.sequence for receipt in members}))
         accepted: set[int] = set()
         for receipt in members:
-            assert receipt.sequence <= to_come[0], f"{receipt} of {name!r} came before {to_come[0]} was accepted"
+            assert receipt.sequence <= to_come[0], (
+                f"{receipt} of {name!r} came before {to_come[0]} was accepted"
+            )
             if receipt.accepted:
                 accepted.add(receipt.sequence)
             while len(to_come) > 1 and to_come[0] in accepted:

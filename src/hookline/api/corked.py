@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from hookline.api.bounded import BoundedProtocol
 
 
 class _Corked(asyncio.Transport):
@@ -60,7 +60,7 @@ def _uncork(cork: list[_Corked]) -> None:
         transport.flush()
 
 
-class _Protocol(HttpToolsProtocol):
+class _Protocol(BoundedProtocol):
     """uvicorn's HTTP/1.1 over a corked transport."""
 
     _cork: list[_Corked] = []  # noqa: RUF012 - shared by all connections of the process on purpose

@@ -18,6 +18,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from hookline.api.bounded import BoundedProtocol
+
 KEEP_ALIVE = 75
 """Seconds for which an idle connection of a publisher stays open."""
 BACKLOG = 2048
@@ -107,7 +109,7 @@ class HttpServer:
         app: ASGIApp,
         sockets: Sequence[socket.socket],
         grace: float,
-        protocol: type[asyncio.Protocol] = HttpToolsProtocol,
+        protocol: type[asyncio.Protocol] = BoundedProtocol,
     ) -> None:
         """``grace``: seconds that requests may take to finish after ``stop``."""
         self._sockets = list(sockets)

@@ -31,6 +31,7 @@ _COMMANDS = {
     "Events": {
         "publish": ("events:publish", "Publish an event, or a file of events."),
         "tail": ("tail:tail", "Follow new events, or the deliveries of a subscription."),
+        "listen": ("listen:listen", "Receive webhooks on this machine and show them: for trying out."),
         "replay": ("replay:replay", "Send the deliveries of a stretch of time again."),
         "events": ("events:app", "Look at events."),
         "event-types": ("event_types:app", "Manage the catalogue of event types."),

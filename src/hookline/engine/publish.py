@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from typing import cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -273,8 +275,34 @@ def same_content(new: NewEvent, stored: Event) -> bool:
     return (
         (new.occurred_at is None or new.occurred_at == stored.occurred_at)
         and all(getattr(new, name) == getattr(stored, name) for name in _COMPARED)
-        and (new.data == stored.data or msgspec.json.decode(new.data) == msgspec.json.decode(stored.data))
+        and (new.data == stored.data or _same_json(new.data, stored.data))
     )
+
+
+def _same_json(one: bytes, other: bytes) -> bool:
+    try:
+        return _same_value(_exact.decode(one), _exact.decode(other))
+    except RecursionError:  # nested too deeply to be compared: only the same bytes are the same then
+        return False
+
+
+def _same_value(one: object, other: object) -> bool:
+    """Equality of JSON, where True is no 1 as it is in Python."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        fields, others = cast("dict[str, object]", one), cast("dict[str, object]", other)
+        return fields.keys() == others.keys() and all(
+            _same_value(value, others[name]) for name, value in fields.items()
+        )
+    if isinstance(one, list) and isinstance(other, list):
+        items, rest = cast("list[object]", one), cast("list[object]", other)
+        return len(items) == len(rest) and all(map(_same_value, items, rest))
+    return one == other
+
+
+_exact = msgspec.json.Decoder(float_hook=Decimal)
+"""Keeps the digits that a float would drop: they may be all that differs."""
 
 
 _COMPARED = (

@@ -23,7 +23,8 @@ _TENANTS = 200
 class Retainer:
     """Goes through all tenants, again and again. Only a shard's owner runs it.
 
-    ``expire`` settles what stopped subscriptions have not seen and is past its time, so that nothing disappears unseen.
+    ``expire`` settles what stopped subscriptions have not seen or not delivered and is past its time, so that nothing
+    disappears unseen.
     """
 
     def __init__(

@@ -41,6 +41,8 @@ GATHER = 0.002
 CROWD = 4
 STORAGE_PAUSE = 0.5
 """Seconds between tries while the storage does not answer."""
+EXPIRE_PAUSE = 0.05
+"""Seconds for a page of what was settled as expired to be written, before the next one is read."""
 LONGEST_TIMER = 3600.0
 DAY: Millis = 86_400_000
 
@@ -317,11 +319,14 @@ class Feeder:
     # --- retention of stopped lanes
 
     async def expire_stopped(self, tenant: Tenant) -> None:
-        """Settle what stopped lanes of a tenant have not matched and is past its retention, as expired."""
+        """Settle what stopped lanes of a tenant have not matched, or not delivered, and is past its retention, as
+        expired. Else it would keep all later events of the tenant."""
         horizon = self._horizon(tenant)
         for lane in list(self._roster.lanes.values()):
             if lane.is_halted and lane.subscription.tenant_no == tenant.no:
                 while await self._expire_page(lane, tenant, horizon):
+                    pass
+                while await self._expire_waiting(lane, horizon):
                     pass
 
     async def _expire_page(self, lane: Lane, tenant: Tenant, horizon: Millis) -> bool:
@@ -336,6 +341,22 @@ class Feeder:
         lane.fed = False
         self._roster.touch(lane)
         return whole
+
+    async def _expire_waiting(self, lane: Lane, horizon: Millis) -> bool:
+        """Do so with a page of the retry set, the earliest due first; whether there may be more."""
+        if lane.unrecorded:  # what is settled but not written would be read once more
+            await asyncio.sleep(EXPIRE_PAUSE)
+            return True
+        rows = await self._storage.due(lane.no, PARKED_DUE, LANE_PAGE)
+        events = await self._storage.read_events(self._shard, sorted(row.position for row in rows))
+        if not (lane.is_halted and lane.idle and self._roster.lanes.get(lane.no) is lane):
+            return False
+        kept = {event.position for event in events if not is_expired(event, horizon)}
+        old = [row for row in rows if row.position not in kept]
+        for row in old:
+            lane.retrying.add(row.position)
+            self._deliverer.lost(lane, row)
+        return len(rows) == LANE_PAGE and bool(old)
 
 
 class _Recent:

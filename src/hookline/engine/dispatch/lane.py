@@ -142,6 +142,8 @@ class Lane:
             self.bucket = TokenBucket(limit) if limit is not None else None
         if fresh or previous.breaker != definition.breaker or previous.url != definition.url:
             self.breaker = Breaker(definition.breaker)
+        if previous.url != definition.url:
+            self.throttled_until = 0.0
         self.subscription = subscription
         self.stopped = subscription.state is not SubscriptionState.ACTIVE
         self._composer = None
@@ -152,7 +154,8 @@ class Lane:
     def inherit(self, old: Lane) -> None:
         """Go on under the limits of the lane that this one replaces, as if it were the same."""
         before, now = old.subscription.definition, self.subscription.definition
-        self.throttled_until = old.throttled_until
+        if before.url == now.url:
+            self.throttled_until = old.throttled_until
         if before.max_in_flight == now.max_in_flight:
             self.window = old.window
         if before.rate_limit == now.rate_limit:

