@@ -170,6 +170,14 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         await storage.close()
 
 
+async def renew_secrets(storage: Storage, vault: AesGcmVault) -> None:
+    """Encrypt all secrets under the current master key. Raises ``SecretUnreadable`` if one cannot be read at all: better
+    at the start than at the first delivery."""
+    renewed = await storage.reseal(vault.reseal)
+    if renewed:
+        log.info("secrets_renewed", count=renewed)
+
+
 def make_publisher(parts: Parts, catalogue: Catalogue) -> Publisher:
     """The way in."""
     settings = parts.settings
@@ -275,6 +283,7 @@ async def serve(settings: Settings, ready: Callable[[Started], None]) -> None:
             catalogue = Catalogue(parts.storage)
             publisher = make_publisher(parts, catalogue)
             worker = make_worker(parts) if settings.role != "api" else None
+            await renew_secrets(parts.storage, parts.vault)
             services = make_services(parts, publisher, catalogue, _checks(worker))
             await services.tenants.adopt_operator_key(operator_key(settings, services.tenants.new_secret))
             make_app = create_watch_app if settings.role == "delivery" else create_app

@@ -392,5 +392,5 @@ def test_migrate_makes_the_database(tmp_path):
 def test_a_server_that_cannot_listen_says_so(server, tmp_path):
     done = hookline(tmp_path, "serve", "--port", server.url.rpartition(":")[2])
     assert done.returncode != 0
-    assert "in use" in done.stderr
+    assert "another program listens there" in done.stderr
     assert "Traceback" not in done.stderr

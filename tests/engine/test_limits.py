@@ -237,8 +237,8 @@ async def test_zero_failures_switch_the_breaker_off(stage: Stage):
     assert len(endpoint.arrivals) == 30 * 6
 
 
-async def test_a_dead_endpoint_costs_no_reads_per_event(stage: Stage):
-    await broken(stage)
+async def test_a_dead_endpoint_costs_no_reads_per_event_and_keeps_none_in_memory(stage: Stage):
+    subscription, _ = await broken(stage)
     reads = []
     for events in (1, 50):
         before = stage.worker.storage.calls.copy()
@@ -247,6 +247,7 @@ async def test_a_dead_endpoint_costs_no_reads_per_event(stage: Stage):
         await stage.pass_time(80)
         calls = stage.worker.storage.calls - before
         reads.append(calls["read_page"] + calls["due"] + calls["read_events"])
+        assert stage.worker.lanes[subscription.no].queued == 0
     assert max(reads) <= 12  # two or three probes, each with what it needs
 
 

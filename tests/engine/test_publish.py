@@ -62,6 +62,16 @@ async def test_publishers_at_the_same_time_share_few_commits(stage: Stage):
     assert stage.log.calls["append"] <= 3
 
 
+async def test_under_a_steady_load_commits_wait_a_moment_for_company(stage: Stage):
+    slow_commit(stage, 0.001)
+    publishing: list[asyncio.Task[str]] = []
+    for _ in range(1000):
+        publishing.append(asyncio.create_task(stage.publish()))
+        await stage.pass_time(0.0002)
+    await asyncio.gather(*publishing)
+    assert stage.log.calls["append"] <= 100
+
+
 async def test_a_publisher_on_its_own_does_not_wait_for_others(stage: Stage):
     slow_commit(stage)
     began = stage.loop.time()

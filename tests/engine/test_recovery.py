@@ -263,6 +263,7 @@ async def test_a_fenced_worker_stands_by_and_takes_the_shard_back_later(stage: S
     await stage.until(lambda: second.worker.owned == [0], within=2 * LEASE)
     renewals.set()
     await stage.pass_time(20)
+    assert first.worker.owned == []
     second.kill()
     await stage.until(lambda: first.worker.owned == [0], within=2 * LEASE)
     await stage.publish_many(3)

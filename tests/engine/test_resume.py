@@ -132,6 +132,41 @@ async def test_a_skip_while_requests_are_in_flight_keeps_their_numbers(stage: St
     assert endpoint.sequences == list(range(1, flying + 2))
 
 
+async def test_a_skip_keeps_the_numbers_of_what_is_recorded_above_a_slow_request(stage: Stage):
+    subscription, endpoint = await stage.subscribe()
+    endpoint.answers_event("e1", Reply(after=15))
+    await stage.publish_many(4)
+    await stage.settled(subscription, 3)
+    await stage.pause(subscription)
+    stage.worker.kill()
+    await stage.publish_many(3)
+    await stage.resume(subscription, skip=True)
+    await stage.publish()
+    await stage.start_worker()
+    done = await stage.settled(subscription, 5)
+    assert [(each.position, each.sequence) for each in done] == [(1, 1), (2, 2), (3, 3), (4, 4), (8, 5)]
+    assert set(endpoint.ids) == {"e1", "e2", "e3", "e4", "e8"}
+
+
+async def test_a_crash_right_after_a_skip_renumbers_nothing(stage: Stage):
+    subscription, endpoint = await stage.subscribe()
+    endpoint.answers_event("e1", Reply(after=15))
+    await stage.publish()
+    await stage.until(lambda: endpoint.in_flight == 1)
+    await stage.pause(subscription)
+    await stage.publish()
+    await stage.resume(subscription, skip=True)
+    await stage.publish_many(2)
+    await stage.pass_time(3)
+    await stage.restart()
+    await stage.pass_time(60)
+    numbers = {(arrival.event_id, arrival.sequence) for arrival in endpoint.arrivals}
+    assert len(numbers) == len(set(endpoint.ids))
+    done = await stage.deliveries(subscription)
+    assert [each.sequence for each in done] == list(range(1, len(done) + 1))
+    assert {"e3", "e4"} <= set(endpoint.ids)
+
+
 async def test_the_story_of_a_skipped_event_says_so(stage: Stage):
     subscription, _ = await stage.subscribe()
     await stage.pause(subscription)

@@ -365,7 +365,11 @@ async def test_a_resume_starts_the_count_anew(stage: Stage):
 async def test_a_quiet_subscription_is_not_disabled_before_its_owner_could_act_on_the_warning(stage: Stage):
     subscription, endpoint = await stage.subscribe(retry={"kind": "none"}, disable_after=200)
     endpoint.always(500)
-    for pause in (1000, 10, 10):  # the second failure comes long after the first: too late for a warning in between
+    for pause in (
+        1000,
+        10,
+        10,
+    ):  # the second failure comes long after the first: too late for a warning in between
         await stage.publish()
         await stage.pass_time(pause)
     assert len(await stage.operational("hookline.subscription.failing")) == 1

@@ -104,7 +104,6 @@ class Owners:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = Random(world.random.getrandbits(64))
-        self._made = 0
         self._steps: tuple[Callable[[], Awaitable[None]], ...] = (
             self._edit, self._edit, self._edit, self._pause, self._resume, self._resume, self._resend, self._resend,
             self._replay, self._cancel_replay, self._create, self._delete,
@@ -185,14 +184,13 @@ class Owners:
         )
 
     async def _create(self) -> None:
-        self._made += 1
         random, tenant = self._random, self._random.choice(self._world.tenants)
         number = len(self._world.storage._subscriptions) + 1
         head = len(self._world.witness.log[tenant.no % self._world.plan.shards])
         start = random.randint(0, head) if random.random() < 0.3 else None
         state = SubscriptionState.PAUSED if random.random() < 0.1 else SubscriptionState.ACTIVE
         await self._world.user.create_subscription(
-            f"sub{self._made}",
+            f"sub{number}",
             tenant.no,
             self._definition(f"{number}.1"),
             b"",
@@ -255,7 +253,7 @@ class Owners:
             ((DeliveryState.FAILED,), (DeliveryState.SUCCEEDED, DeliveryState.FAILED, DeliveryState.EXPIRED))
         )
         replay = Replay(
-            id=f"rpl{self._made}-{len(self._world.storage._replays)}",
+            id=f"rpl{len(self._world.storage._replays)}",
             subscription_no=found.no,
             after=after,
             until=min(head, after + self._random.choice((3, 40))),

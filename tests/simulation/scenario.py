@@ -21,6 +21,8 @@ CALM_WAIT = 86400.0 * 4
 its endpoint asked for it, and longer by its own retry schedule."""
 
 
+AFTERMATH = 10.0
+"""Seconds after the last fault in which what was on its way into the log arrives."""
 SOON = 120.0
 """Seconds of those in which the engine's polls keep their pace; later ones are only about due retries."""
 LAZY = 600.0
@@ -77,6 +79,7 @@ async def _story(world: World) -> None:
 
 async def _come_to_rest(world: World, owners: Owners) -> None:
     """Wait until all deliveries are at their end, or nothing more happens."""
+    await asyncio.sleep(AFTERMATH)
     await _wait_while_busy(world, owners, SOON)
     calm_since = world.witness.now()
     with paced(LAZY / world.plan.pace):

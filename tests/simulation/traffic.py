@@ -46,22 +46,28 @@ class Pace:
         self._rate: RateLimit | None = None
         self._tokens = 0.0
         self._filled_at = 0.0
-        self._last: Definition | None = None
+        self._version = 0
+        self.definition: Definition
 
-    def adopt(self, definition: Definition, now: float) -> None:
-        """The worker uses this definition now: limits that changed begin anew."""
-        before, self._last = self._last, definition
-        if before is None or before.rate_limit != definition.rate_limit:
-            self._rate = definition.rate_limit
+    def adopt(self, definitions: dict[int, Definition], version: int, now: float) -> None:
+        """The worker uses this version now: limits that changed, if only for a version between, begin anew."""
+        new = definitions[version]
+        between = [definitions[each] for each in range(self._version or version, version)]
+        first = not self._version
+        self._version, self.definition = version, new
+        if first or any(each.rate_limit != new.rate_limit for each in between):
+            self._rate = new.rate_limit
             self._tokens = self._burst()
             self._filled_at = now
-        if before is None or (before.breaker, before.url) != (definition.breaker, definition.url):
+        if first or any((each.breaker, each.url) != (new.breaker, new.url) for each in between):
             self.failures, self.opened_at = 0, None
+        if any(each.url != new.url for each in between):
+            self.quiet_until = 0.0
 
     def failed(self, now: float) -> None:
         """The worker saw a failure; so many in a row open the breaker that it has now."""
         self.failures += 1
-        limit = self._last.breaker.failures if self._last is not None else 0
+        limit = self.definition.breaker.failures
         if self.opened_at is None and 0 < limit <= self.failures:
             self.opened_at = now
 
@@ -143,7 +149,7 @@ class Traffic:
 
     def _check_limits(self, flight: Flight, now: float) -> None:
         pace, definition = flight.pace, flight.book.definitions[flight.version]
-        pace.adopt(definition, now)
+        pace.adopt(flight.book.definitions, flight.version, now)
         if pace.overdraws(now):
             self._witness.breaks("the rate limit holds", flight.book.id)
         if pace.in_flight >= definition.max_in_flight:

@@ -189,8 +189,7 @@ class Witness:
         self.trace.add(process.name, "record", batch.watermark, settled, waiting)
         for row in batch.unsettled:
             self._write(row, WAITING, batch.epoch)
-            book = self.books[row.subscription_no]
-            book.overfull |= len(self.storage._unsettled[book.no]) >= ordered.WAITING_LIMIT
+            self._note_waiting(self.books[row.subscription_no])
         for row in batch.settled:
             self._write(row, row.state.value, batch.epoch)
         self._absorb()
@@ -210,6 +209,9 @@ class Witness:
             self.breaks("success means an answer of 2xx", book.id, "sequence", row.sequence)
         if state == "expired":
             self._check_expired(book, trail)
+        if trail.owed and row == trail.row:
+            # The answer to this record was lost, so it is written again: over a resend that came in between.
+            trail.owed = 0
         trail.state, trail.row, trail.epoch, trail.dropped = state, row, epoch, False
         return None
 
@@ -258,6 +260,9 @@ class Witness:
 
     # --- requests of users
 
+    def _note_waiting(self, book: Book) -> None:
+        book.overfull |= len(self.storage._unsettled[book.no]) >= ordered.WAITING_LIMIT
+
     def _resend(
         self,
         process: Process,
@@ -271,6 +276,7 @@ class Witness:
         for position in positions:
             if position in self.storage._unsettled[book.no]:
                 self._requeued(book.trails[position])
+        self._note_waiting(book)
 
     def _step_replay(self, process: Process, replay: Any, *_: object) -> None:
         book = self.books[replay.subscription_no]
@@ -279,6 +285,7 @@ class Witness:
             if trail.state in FINAL:
                 self.trace.add(process.name, "replays", book.no, trail.sequence)
                 self._requeued(trail)
+        self._note_waiting(book)
 
     def _requeued(self, trail: Trail) -> None:
         trail.explicit = True

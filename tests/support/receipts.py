@@ -10,6 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tests.support.server import ROOT, child_environment
@@ -155,7 +156,7 @@ def duplicates(receipts: Iterable[Receipt]) -> list[Receipt]:
 def assert_no_duplicates_within(lives: Sequence[int], receipts: Sequence[Receipt]) -> None:
     """No process sends what it has delivered already. ``lives`` are the times at which each one began."""
     starts = [*lives, sys.maxsize]
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in pairwise(starts):
         of_life = [receipt for receipt in receipts if start <= receipt.at < end]
         assert duplicates(of_life) == []
 

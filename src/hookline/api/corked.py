@@ -42,6 +42,8 @@ class _Corked(asyncio.Transport):
         """Send what was written."""
         if self._parts:
             parts, self._parts = self._parts, []
+            if self._transport.is_closing():  # the client has gone meanwhile; writing would raise
+                return
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:

@@ -58,18 +58,17 @@ def _handler(
             body = self.rfile.read(min(int(self.headers.get("content-length") or 0), LARGEST))
             signed = _verdict(body, dict(self.headers), secrets)
             answer = status if signed in ("verified", "not checked") else 401
-            self.send_response(answer)
-            self.send_header("content-length", "0")
-            self.end_headers()
-            headers = self.headers
             show({
-                "id": headers.get("webhook-id", ""),
-                "sequence": headers.get("hookline-sequence", ""),
-                "attempt": headers.get("hookline-attempt", ""),
+                "id": self.headers.get("webhook-id", ""),
+                "sequence": self.headers.get("hookline-sequence", ""),
+                "attempt": self.headers.get("hookline-attempt", ""),
                 "signature": signed,
                 "answer": answer,
                 "body": body.decode("utf-8", "replace"),
             })  # fmt: skip
+            self.send_response(answer)
+            self.send_header("content-length", "0")
+            self.end_headers()
 
         do_POST = do_PUT = do_PATCH = do_GET = _receive  # noqa: N815 - named by http.server
 

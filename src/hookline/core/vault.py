@@ -23,7 +23,10 @@ class SecretUnreadable(HooklineError):
     """A sealed value was changed or moved, or its master key is not among the configured ones."""
 
     code = "secret_unreadable"
-    title = "A stored secret cannot be decrypted with the configured master keys"
+    title = (
+        "A stored secret cannot be decrypted: HOOKLINE_MASTER_KEY, or master.key in the data folder, must have the key "
+        "that encrypted it"
+    )
 
 
 class AesGcmVault:
@@ -49,12 +52,13 @@ class AesGcmVault:
             raise SecretUnreadable
         try:
             return cipher.decrypt(sealed[_ID_END:_NONCE_END], sealed[_NONCE_END:], context.encode())
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise SecretUnreadable from error
 
     def reseal(self, sealed: bytes, context: str) -> bytes:
-        """The same secret under the current key."""
-        return self.seal(self.open(sealed, context), context)
+        """The same secret under the current key: unchanged if it is already. Raises ``SecretUnreadable``."""
+        plain = self.open(sealed, context)
+        return sealed if sealed[1:_ID_END] == self._current else self.seal(plain, context)
 
 
 def _key_id(key: bytes) -> bytes:

@@ -89,7 +89,8 @@ class Deliverer:
     def _send(self, job: Job, token: str) -> None:
         now = self._clock.now()
         composed = job.lane.composer.compose(job.event, job.sequence, job.attempts + 1, now, token)
-        self._sender.start(composed.request, partial(self._done, job, composed, now))
+        done = partial(self._done, job, composed, now)
+        self._sender.start(composed.request, partial(self._check_token, job, token, done) if token else done)
 
     def _unsent(self, job: Job, error: ErrorClass, detail: str) -> None:
         definition = job.lane.subscription.definition
@@ -97,6 +98,12 @@ class Deliverer:
         self._done(job, Composed(request, ""), self._clock.now(), Outcome(error=error, detail=detail))
 
     # --- outcomes
+
+    def _check_token(self, job: Job, token: str, done: Callable[[Outcome], None], outcome: Outcome) -> None:
+        """A token that the endpoint refused is not used again."""
+        if outcome.status == 401 and job.lane.composer.oauth2 is not None:
+            self._tokens.forget(job.lane.composer.oauth2, token)
+        done(outcome)
 
     def _done(self, job: Job, composed: Composed, started_at: Millis, outcome: Outcome) -> None:
         lane = job.lane
@@ -141,8 +148,6 @@ class Deliverer:
         else:
             lane.window.failed()
         lane.breaker.failed(monotonic)
-        if outcome.status == 401 and lane.composer.oauth2 is not None:
-            self._tokens.forget(lane.composer.oauth2)
         if not lane.failing_since:
             lane.failing_since = started_at
             self._recorder.touch(lane)

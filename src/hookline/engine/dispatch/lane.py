@@ -224,6 +224,11 @@ class Lane:
         self._memory.used -= job.bytes
         job.bytes = 0
 
+    def disown(self) -> None:
+        """Its shard was lost: what it holds, and lets go as late answers come in, counts no longer."""
+        self._memory.used -= self.bytes
+        self._memory = Memory()
+
     @property
     def queued(self) -> int:
         """Matched events in memory that were not started."""
@@ -290,7 +295,7 @@ class Lane:
 
     @property
     def is_halted(self) -> bool:
-        """Whether it is stopped and reads nothing. A lane just disabled is still fed until the roster has heard of it."""
+        """Whether it is stopped and reads nothing. A lane just disabled is fed until the roster has heard of it."""
         return self.stopped and not self.fed
 
     @property

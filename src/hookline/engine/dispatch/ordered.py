@@ -44,8 +44,10 @@ class OrderedLane(Lane):
         """Read the stored retry set again when fewer than this many wait in memory; 0: all of it is in memory."""
 
     def requeued(self) -> None:
-        """See ``Lane.requeued``: what came in may belong before what waits, so all of it is read again."""
+        """See ``Lane.requeued``: what came in may belong before what waits, so all of it is read again, also if it is
+        just being read."""
         self.stale = True
+        self.generation += 1
 
     def load_waiting(self, rows: Sequence[Unsettled]) -> None:
         """Take over the stored retry set: all of it, or its first ``WAITING_LIMIT``."""

@@ -112,7 +112,8 @@ class ShardRun:
         """Outcomes that nobody will record any more must not count against the worker's other shards."""
         self._ended = True
         self._tools.turns.recorded(self._unrecorded)
-        self._tools.turns.memory.used -= sum(lane.bytes for lane in self._roster.lanes.values())
+        for lane in self._roster.lanes.values():
+            lane.disown()
 
     async def drain(self) -> None:
         """Start nothing more; return once all that is under way has been recorded."""
