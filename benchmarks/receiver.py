@@ -12,6 +12,7 @@ import sys
 import time
 from io import TextIOWrapper
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -29,8 +30,7 @@ class Endpoint(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without being derived from it
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

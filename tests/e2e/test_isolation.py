@@ -25,11 +25,13 @@ PACE = 0.1
 """Seconds between two events. Each goes to all healthy endpoints: 500 deliveries a second."""
 BEFORE = 50
 DURING = 80
+SLICE = 20
 """Events measured without the bad neighbours (before and after), and with them."""
 
 FACTOR = 2.0
-FLOOR = 0.030
-"""Seconds. Below this, a p99 says more about the scheduler of two shared cores than about us."""
+FLOOR = 0.050
+"""Seconds. Below this, a p99 says more about two cores that server, receiver and publisher share with whatever else
+runs there than about us: it takes several turns of a busy loop and a sync of the disk."""
 
 
 @contextmanager
@@ -126,6 +128,21 @@ async def shop(folder: Path) -> AsyncGenerator[tuple[Api, Receiver]]:
         assert server.complaints() == []
 
 
+async def while_it_drains(api: Api, receiver: Receiver) -> list[float]:
+    """Measure for as long as the backlog lasts, which a fast machine works off early."""
+    values: list[float] = []
+    drained = 0
+    for part in range(DURING // SLICE):
+        of_part = await measure(api, receiver, f"during-{part}", SLICE)
+        drained = receiver.receipts.count("bulk")
+        if drained == BACKLOG:
+            break
+        values += of_part
+    assert len(values) >= 2 * SLICE * len(HEALTHY), "the backlog did not last long enough to tell"
+    print(f"{drained} of the backlog delivered meanwhile")  # noqa: T201 - the figures of the run
+    return values
+
+
 async def pause(api: Api, *subscriptions: str) -> None:
     for subscription in subscriptions:
         await api.post(f"/v1/subscriptions/{subscription}/pause", {})
@@ -165,10 +182,7 @@ async def test_a_backlog_beside_failing_neighbours_does_not_slow_the_healthy(tmp
             bad = await failing_neighbours(api, receiver, dead)
             await api.post(f"/v1/subscriptions/{bulk}/resume", {})
             await until(lambda: receiver.receipts.count("bulk") > 0, "the backlog moves")
-            during = await measure(api, receiver, "during", DURING)
-            drained = receiver.receipts.count("bulk")
-            assert drained < BACKLOG, "the backlog must last as long as the measurement"
+            during = await while_it_drains(api, receiver)
             await pause(api, bulk, *bad)
         after = await measure(api, receiver, "after", BEFORE)
-        print(f"{drained} of the backlog delivered meanwhile")  # noqa: T201 - the figures of the run
         judge([before, after], during)

@@ -57,7 +57,7 @@ class ServerProcess:
         seen = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hookline.__main__", "serve"],
+                [sys.executable, "-m", "hookline", "serve"],
                 cwd=ROOT, env=child_environment(**given), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         await until(

@@ -92,6 +92,7 @@ class CurlSender:
         self._watched: dict[int, int] = {}
         self._kick: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # uvloop gives a handle without a time for one that is due at once
         self._due = 0.0
         self._closed = False
         self._multi = pycurl.CurlMulti()
@@ -224,7 +225,7 @@ class CurlSender:
     def _on_timer(self) -> None:
         self._timer = None
         if self._loop.time() < self._due:
-            self._timer = self._loop.call_at(self._due, self._on_timer)
+            self._start_timer()
             return
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._collect()
@@ -265,7 +266,10 @@ class CurlSender:
             self._kick_soon()
         elif wait > 0:
             self._due = self._loop.time() + wait / 1000
-            if self._timer is None or self._timer.when() > self._due:
+            if self._timer is None or self._timer_at > self._due:
                 if self._timer:
                     self._timer.cancel()
-                self._timer = self._loop.call_at(self._due, self._on_timer)
+                self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._timer, self._timer_at = self._loop.call_at(self._due, self._on_timer), self._due

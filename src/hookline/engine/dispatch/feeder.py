@@ -71,7 +71,7 @@ class Feeder:
         self._retention_days = retention_days
         self._to_read: deque[Lane] = deque()
         self._reads = asyncio.Semaphore(0)
-        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._timers: dict[int, tuple[float, asyncio.TimerHandle]] = {}
         self._roster: Roster
         self._deliverer: Deliverer
         self._closed = False
@@ -124,10 +124,11 @@ class Feeder:
         when = loop.time() + min(max(seconds, 0.001), LONGEST_TIMER)
         known = self._timers.get(lane.no)
         if known is not None:
-            if known.when() <= when:
+            due, timer = known  # uvloop's handles do not always know their time
+            if due <= when:
                 return
-            known.cancel()
-        self._timers[lane.no] = loop.call_at(when, self._timer_fired, lane.no)
+            timer.cancel()
+        self._timers[lane.no] = when, loop.call_at(when, self._timer_fired, lane.no)
 
     def _timer_fired(self, subscription_no: int) -> None:
         """By number: the lane that asked may have been replaced, and its successor relies on the same timer."""
@@ -150,7 +151,7 @@ class Feeder:
     def close(self) -> None:
         """Start nothing more."""
         self._closed = True
-        for timer in self._timers.values():
+        for _, timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 

@@ -30,6 +30,8 @@ QUEUE_LIMIT = 1000
 """Matched events that a lane keeps in memory before it is fed no more."""
 QUEUE_BYTES = 8 << 20
 """Bytes of their payloads, likewise."""
+JOB_BYTES = 400
+"""What a delivery in memory takes beside the payload, which several lanes may share."""
 LOW_WATER = 100
 """A lane that reads the log asks for the next page when fewer than this many are queued."""
 
@@ -39,7 +41,7 @@ class Memory:
 
     __slots__ = ("limit", "used")
 
-    def __init__(self, limit: int = 128 << 20) -> None:
+    def __init__(self, limit: int = 64 << 20) -> None:
         self.limit = limit
         self.used = 0
 
@@ -214,7 +216,7 @@ class Lane:
         return job
 
     def _keep(self, job: Job) -> None:
-        job.bytes = size = len(job.event.data)
+        job.bytes = size = len(job.event.data) + JOB_BYTES
         self.bytes += size
         self._memory.used += size
 

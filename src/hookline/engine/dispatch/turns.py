@@ -12,6 +12,11 @@ from hookline.ports import Clock
 
 QUANTUM = 8
 """Requests a lane may start before the next lane has its turn."""
+QUANTUM_YIELDING = 2
+"""The same, once in a turn of the event loop, for a lane that works off a backlog while others are up to date. More
+in flight to an endpoint that answers at once would only wait in our own queues, and all others with it."""
+NEIGHBOUR_SECONDS = 1.0
+"""For so long after a request of a lane that is up to date, lanes that are behind yield."""
 SHARE = 4
 """A lane may hold one request plus a quarter of what is free, so that lanes whose endpoints never answer leave
 room for the others (dynamic thresholds, Choudhury and Hahne 1998)."""
@@ -31,6 +36,8 @@ class Turns:
         self._may_start: Callable[[Lane], bool]
         self._start: Callable[[Job], None]
         self._exhausted: Callable[[Lane], None]
+        self._fed: Lane | None = None
+        self._fed_at = float("-inf")
         self.in_flight = 0
         self.unrecorded = 0
         self.memory = Memory()
@@ -87,28 +94,35 @@ class Turns:
     def _pump(self) -> None:
         self._scheduled = False
         now = self._clock.monotonic()
+        first, later = self.in_flight, list[Lane]()
         progress = True
         while progress and self._ready and not self.is_full:
             before = self.in_flight
             for _ in range(len(self._ready)):
-                self._give_turn(self._ready.popleft(), now)
+                self._give_turn(self._ready.popleft(), now, later)
                 if self.is_full:
                     break
             progress = self.in_flight > before
+        if later:
+            self._ready.extend(later)
+            if self.in_flight > first:
+                self.poke()
         self._metrics.in_flight.set(self.in_flight)
 
-    def _give_turn(self, lane: Lane, now: float) -> None:
-        if self._turn(lane, now):
-            self._ready.append(lane)
+    def _give_turn(self, lane: Lane, now: float, later: list[Lane]) -> None:
+        """One turn. A lane that yields has its next one, by way of ``later``, in the next turn of the event loop."""
+        yields = not lane.fed and lane is not self._fed and now < self._fed_at + NEIGHBOUR_SECONDS
+        if self._turn(lane, now, QUANTUM_YIELDING if yields else QUANTUM):
+            (later if yields else self._ready).append(lane)
         else:
             lane.is_ready = False
             self._exhausted(lane)
 
-    def _turn(self, lane: Lane, now: float) -> bool:
+    def _turn(self, lane: Lane, now: float, quantum: int) -> bool:
         """Start a few requests of a lane; whether it could start more at its next turn."""
         if not self._may_start(lane):
             return False
-        for _ in range(QUANTUM):
+        for _ in range(quantum):
             if lane.stopped or lane.stale or lane.in_flight >= lane.window.size or lane.wait(now) > 0:
                 return False
             if not self._has_room(lane):
@@ -119,6 +133,8 @@ class Turns:
             lane.started(job, now)
             self.in_flight += 1
             self._start(job)
+            if lane.fed:
+                self._fed, self._fed_at = lane, now
         return lane.has_work
 
     def _has_room(self, lane: Lane) -> bool:
