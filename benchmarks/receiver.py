@@ -30,7 +30,9 @@ class Endpoint(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without being derived from it
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's is one without being derived from it
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +48,7 @@ async def wreck(
         chosen = chance.choice(victims)
         for victim in chosen:
             victim.kill()
-        lives.append(time.monotonic_ns())
+        lives.append(await storm.receiver.caught_up())
         for victim in chosen:
             await victim.start()
     await load.more(MOST_BETWEEN_KILLS)

@@ -86,7 +86,9 @@ fuzzed = schemathesis.openapi.from_dict(json.loads(msgspec.json.encode(document(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @fuzzed.parametrize()
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 def test_nothing_made_from_the_document_breaks_the_api(case: Any, api: Api, tenant: Api) -> None:
     case.call_and_validate(
         base_url=f"http://127.0.0.1:{api.port}",

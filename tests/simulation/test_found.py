@@ -65,22 +65,6 @@ def test_worker_that_stood_still_sends_nothing_until_it_has_a_lease_again():
     assert each.count(2) <= 4  # those in flight when it stopped
 
 
-def test_strict_order_holds_among_events_of_which_some_expire():
-    async def story(world: World) -> int:
-        number = await subscribe(
-            world, dead, order=Order.STRICT, retry=RetryPolicy(delays=(86400.0,) * 90, jitter=0)
-        )
-        await publish(world, 30, 30)
-        await asyncio.sleep(86400 * 59.999)
-        await publish(world, 30, 7200)
-        world.endpoints.heal()
-        await asyncio.sleep(86400 * 2)
-        states = [trail.state for trail in world.witness.books[number].trails.values()]
-        return states.count("succeeded")
-
-    assert in_calm(story) >= 30
-
-
 def test_healthy_endpoints_do_not_wait_for_the_outcomes_of_a_lost_shard():
     async def story(world: World) -> bool:
         await subscribe(world, healthy)

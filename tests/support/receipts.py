@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from tests.support.http import Connection
+from tests.support.receiver import CAUGHT_UP
 from tests.support.server import ROOT, child_environment
 from tests.support.waiting import until
 
@@ -97,6 +100,13 @@ class Receiver:
 
     def url(self, endpoint: str, behaviour: str = "") -> str:
         return f"http://127.0.0.1:{self.port}/{endpoint}" + (f"?{behaviour}" if behaviour else "")
+
+    async def caught_up(self) -> int:
+        """Return, with the time, once everything that had been sent to it is in its log."""
+        connection = await Connection.open(self.port)
+        await connection.request("GET", CAUGHT_UP)
+        await connection.close()
+        return time.monotonic_ns()
 
 
 @asynccontextmanager

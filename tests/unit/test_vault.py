@@ -25,7 +25,9 @@ def test_the_same_secret_is_never_sealed_alike() -> None:
     assert vault(OLD).seal(b"x", "sub_1") != vault(OLD).seal(b"x", "sub_1")
 
 
-@pytest.mark.parametrize("spoil", [lambda s: s[:-1] + bytes([s[-1] ^ 1]), lambda s: s[:10], lambda s: b"", lambda s: b"\2" + s[1:]])
+@pytest.mark.parametrize(
+    "spoil", [lambda s: s[:-1] + bytes([s[-1] ^ 1]), lambda s: s[:10], lambda s: b"", lambda s: b"\2" + s[1:]]
+)
 def test_a_changed_secret_does_not_open(spoil) -> None:
     sealed = vault(OLD).seal(b"whsec_secret", "sub_1")
     with pytest.raises(SecretUnreadable):

@@ -66,7 +66,7 @@ async def test_what_a_dead_listener_left_is_removed(tmp_path: Path) -> None:
     sender.notify()
     assert list((tmp_path / "wake").iterdir()) == []
     sender.close()
-    listener.close()
+    listener._folder.close()
 
 
 async def test_the_path_may_be_longer_than_the_address_of_a_socket(tmp_path: Path) -> None:

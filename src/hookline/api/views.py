@@ -51,6 +51,7 @@ from hookline.core.model import (
 )
 from hookline.core.signing import public_key
 from hookline.core.times import rfc3339
+from hookline.engine.dispatch.ordered import PARKED_DUE
 from hookline.engine.manage import MASK, IssuedKey, Preview, Trial
 from hookline.engine.read import AttemptItem, DeliveryItem, Health, Story
 from hookline.ports import Outcome as Answer
@@ -216,7 +217,7 @@ def health_view(health: Health) -> HealthView:
         lag=health.lag,
         sequence=health.sequence,
         waiting=health.waiting,
-        next_due_at=time_or_none(health.next_due),
+        next_due_at=due_or_none(health.next_due),
         failing_since=time_or_none(health.failing_since),
     )
 
@@ -240,7 +241,7 @@ def delivery_view(item: DeliveryItem, *, payload: bool = False) -> DeliveryView:
         error=delivery.error or None,
         received_at=None if event is None else rfc3339(event.received_at),
         settled_at=time_or_none(delivery.settled_at),
-        due_at=time_or_none(delivery.due_at),
+        due_at=due_or_none(delivery.due_at),
         payload=raw,
         attempt_log=UNSET
         if attempts is None
@@ -367,3 +368,8 @@ def usage_view(usage: Usage) -> UsageView:
 def time_or_none(time: Millis | None) -> str | None:
     """RFC 3339, or None where the model says "none" by None or 0."""
     return rfc3339(time) if time else None
+
+
+def due_or_none(time: Millis | None) -> str | None:
+    """As ``time_or_none``, and None for what waits behind another delivery, not for a time."""
+    return None if time == PARKED_DUE else time_or_none(time)

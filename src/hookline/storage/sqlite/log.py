@@ -63,7 +63,16 @@ def _store(db: Connection, events: Sequence[NewEvent], head: Position, received:
 def _row(position: Position, event: NewEvent, received: Millis) -> Row:
     """An event in the order of the ``EVENT`` columns."""
     tenant_no, event_id, name, data, occurred, *rest = astuple(event)
-    return (position, tenant_no, event_id, name, data, received if occurred is None else occurred, received, *rest)
+    return (
+        position,
+        tenant_no,
+        event_id,
+        name,
+        data,
+        received if occurred is None else occurred,
+        received,
+        *rest,
+    )
 
 
 def _sort_out(
@@ -129,9 +138,7 @@ def read_log(
     return LogPage(events, page_end(events, limit, after, head), head, news)
 
 
-def read_tail(
-    db: Connection, after: Position, limit: int, changes_after: int, near: int
-) -> LogPage | None:
+def read_tail(db: Connection, after: Position, limit: int, changes_after: int, near: int) -> LogPage | None:
     """See ``read_log``; None if more than ``near`` events lie between ``after`` and the head."""
     head, _ = _ends(db)
     return read_log(db, after, limit, changes_after, None) if head - after <= near else None
