@@ -171,8 +171,10 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
 
 
 async def renew_secrets(storage: Storage, vault: AesGcmVault) -> None:
-    """Encrypt all secrets under the current master key. Raises ``SecretUnreadable`` if one cannot be read at all: better
-    at the start than at the first delivery."""
+    """Encrypt all secrets under the current master key.
+
+    Raises ``SecretUnreadable`` if one cannot be read at all: better at the start than at the first delivery.
+    """
     renewed = await storage.reseal(vault.reseal)
     if renewed:
         log.info("secrets_renewed", count=renewed)
