@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -140,8 +140,8 @@ def make_storage(settings: Settings) -> Storage:
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
-    """Open storage, sender and the rest, and close them in turn at the end."""
+async def open_parts(settings: Settings, own_addresses: Sequence[tuple[str, int]]) -> AsyncGenerator[Parts]:
+    """Open storage, sender and the rest, and close them in turn at the end. ``own_addresses`` are never called."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     storage = make_storage(settings)
     await storage.open()
@@ -153,7 +153,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         http2=settings.http2,
         proxy=settings.proxy,
         doh_url=settings.doh_url,
-        own_addresses=[(settings.host, settings.port)] if settings.port else [],
+        own_addresses=own_addresses,
     )
     local = settings.role != "api"
     wake_path = settings.data_dir / "wake"
@@ -281,7 +281,7 @@ async def serve(settings: Settings, ready: Callable[[Started], None]) -> None:
     """
     stop = _stop_signal()
     with _bound(settings) as sockets:
-        async with open_parts(settings) as parts:
+        async with open_parts(settings, _own_addresses(settings, sockets)) as parts:
             catalogue = Catalogue(parts.storage)
             publisher = make_publisher(parts, catalogue)
             worker = make_worker(parts) if settings.role != "api" else None
@@ -330,6 +330,12 @@ async def _finish(server: HttpServer, publisher: Publisher, worker: Worker | Non
         if worker is not None:
             tasks.create_task(worker.stop(grace), name="stop-worker")
     await publisher.drain()
+
+
+def _own_addresses(settings: Settings, sockets: Sequence[socket.socket]) -> list[tuple[str, int]]:
+    """Where this process listens, and where the API does if that is another process."""
+    bound = [one.getsockname()[:2] for one in sockets]
+    return bound + [(ip, settings.port) for ip, _ in bound if settings.port]
 
 
 def _stop_signal() -> asyncio.Event:

@@ -271,3 +271,13 @@ async def test_an_answer_of_an_endpoint_cannot_change_where_the_next_request_goe
                 assert (await first_attempt(api, subscription, f"e{number}"))["status"] == 200
             await until(lambda: len(endpoint.requests) == 3, "all arrive there")
         assert inside.connections == 0
+
+
+async def test_the_server_never_calls_itself(tmp_path: Path) -> None:
+    """A webhook to our own publish route would go round for ever; also on a port that the system chose."""
+    server = ServerProcess(tmp_path / "data", host="localhost")
+    async with running(server):
+        tenant = await Api(server).new_tenant("shop")
+        subscription = await tenant.subscribe(f"http://127.0.0.1:{server.port}/v1/events")
+        trial = await tenant.post(f"/v1/subscriptions/{subscription}/test", {})
+        assert trial["attempt"]["error"] == "address_refused", trial

@@ -359,3 +359,11 @@ async def test_events_are_listed_newest_first(stage: Stage):
     page = await stage.reader.events(EventQuery(stage.shop.no, limit=3))
     assert [event.id for event in page.events] == ids[:1:-1]
     assert msgspec.json.decode(page.events[0].data) == {"n": 5}
+
+
+async def test_a_commit_that_never_ends_is_told_as_unknown_and_the_next_one_goes_on(stage: Stage):
+    slow_commit(stage, 3600)
+    with pytest.raises(StorageUnavailable, match="may be stored"):
+        await stage.publish()
+    del stage.log.before["append"]
+    assert await stage.publish() in await stored(stage)

@@ -39,6 +39,9 @@ GATHER = 0.002
 ten to twenty of its events. A publisher on its own never waits."""
 CROWD = 4
 """Events in a commit that count as several at once."""
+COMMIT_SECONDS = 30.0
+"""How long a publisher waits for a commit before it is told that nobody knows."""
+_UNKNOWN = f"no commit within {COMMIT_SECONDS:g} s; the event may be stored: send it again under the same id"
 FIELD_LIMIT = 256
 """Letters in an object type or id, source, key or correlation id."""
 
@@ -239,9 +242,13 @@ class Publisher:
 
     async def _commit(self, batch: list[Waiting]) -> None:
         try:
-            results = await self._log.append([event for event, _ in batch], self._clock.now())
+            async with asyncio.timeout(COMMIT_SECONDS):
+                results = await self._log.append([event for event, _ in batch], self._clock.now())
         except HooklineError as error:
             self._refuse(batch, error)
+            return
+        except TimeoutError:
+            self._refuse(batch, StorageUnavailable(_UNKNOWN))
             return
         except BaseException:
             self._refuse(batch, StorageUnavailable("the commit was interrupted; send the event again"))
