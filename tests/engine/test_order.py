@@ -67,7 +67,7 @@ async def test_one_request_of_a_key_is_in_flight_and_other_keys_beside_it(stage:
     await stage.pass_time(0.5)
     assert endpoint.ids == ["e1", "e3", "e5", "e6", "e7"]
     await stage.settled(subscription, 7)
-    assert endpoint.ids[5:] == ["e2", "e4"]
+    assert sorted(endpoint.ids[5:]) == ["e2", "e4"]  # keys owe each other no order
 
 
 async def test_a_delivery_that_fails_for_good_frees_its_key(stage: Stage):

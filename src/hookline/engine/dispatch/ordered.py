@@ -63,7 +63,9 @@ class OrderedLane(Lane):
         """See ``Lane.next``: the first in the queue whose key is free. None also if all that is queued must wait."""
         if self.retries:
             return self.retries.popleft()
-        while self._queue and not self._is_congested:
+        if self._is_congested:
+            return self._next_awaited()
+        while self._queue:
             job = self._queue[0]
             key = self._key_of(job.event)
             if key is None:
@@ -73,6 +75,22 @@ class OrderedLane(Lane):
                 return self._queue.popleft()
             if not self._set_aside(job, key):
                 return None
+        return None
+
+    def _next_awaited(self) -> Job | None:
+        """With too many waiting, the only one to start is one that the waiting ones of its key wait for."""
+        job = self._awaited()
+        if job is not None:
+            self._queue.remove(job)
+            self._busy[self._key_of(job.event) or ""] = deque()
+        return job
+
+    def _awaited(self) -> Job | None:
+        for job in self._queue:
+            key = self._key_of(job.event)
+            waiting = None if key is None or key in self._busy else self._blocked.get(key)
+            if waiting is not None and waiting[0].position > job.event.position:
+                return job
         return None
 
     @property
@@ -114,8 +132,10 @@ class OrderedLane(Lane):
         """Whether something could start; a queue whose first key is blocked for good counts as none."""
         if self.retries:
             return True
-        if not self._queue or self._is_congested:
+        if not self._queue:
             return False
+        if self._is_congested:
+            return self._awaited() is not None
         job = self._queue[0]
         key = self._key_of(job.event)
         if key is None:
