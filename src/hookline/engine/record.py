@@ -49,7 +49,8 @@ class Recorder:
         self._jobs: list[Job] = []
         self._attempts: list[Attempt] = []
         self._settled: list[Settled] = []
-        self._unsettled: list[Unsettled] = []
+        self._unsettled: dict[tuple[int, Position], Unsettled] = {}
+        """By delivery: while the storage is slow, one may be tried again before its last outcome is written."""
         self._operational: list[NewEvent] = []
         self._disabled: list[tuple[int, str]] = []
         self._dirty: dict[Lane, None] = {}
@@ -64,12 +65,13 @@ class Recorder:
 
     def settle(self, job: Job, attempt: Attempt | None, settled: Settled) -> None:
         """The delivery is at its end."""
+        self._unsettled.pop((settled.subscription_no, settled.position), None)
         self._settled.append(settled)
         self._add(job, attempt)
 
     def retry(self, job: Job, attempt: Attempt | None, row: Unsettled) -> None:
         """The delivery goes (back) to the retry set."""
-        self._unsettled.append(row)
+        self._unsettled[row.subscription_no, row.position] = row
         self._add(job, attempt)
 
     def touch(self, lane: Lane) -> None:
@@ -156,7 +158,7 @@ class Recorder:
             self._watermark.advance(self._tail()),
             self._attempts,
             self._settled,
-            self._unsettled,
+            list(self._unsettled.values()),
             [lane.state() for lane in self._dirty],
             self._disabled,
             self._operational,
@@ -165,7 +167,7 @@ class Recorder:
         return batch
 
     def _clear(self) -> None:
-        self._jobs, self._attempts, self._settled, self._unsettled = [], [], [], []
+        self._jobs, self._attempts, self._settled, self._unsettled = [], [], [], {}
         self._operational, self._disabled, self._dirty = [], [], {}
         self._work.clear()
         self._enough.clear()
