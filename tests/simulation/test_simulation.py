@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from random import SystemRandom
 
 import pytest
 
@@ -17,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 GROUPS = 6
 SEEDS = 10
 """In each group; a scenario takes about half a second of CPU time."""
+FIRST_SEED = 1_000_000
+"""The worlds of an ordinary run, the same for every change; ``SIMULATION_SEED`` picks others."""
 ENOUGH = 60
 """Seeds within which each planted bug must be found."""
 
@@ -25,7 +26,7 @@ ENOUGH = 60
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_promises_hold_in_random_worlds(group: int, capsys: pytest.CaptureFixture[str]):
-    first = SystemRandom().randrange(10**9)
+    first = int(os.environ.get("SIMULATION_SEED", FIRST_SEED)) + group * SEEDS
     reports = [simulate(seed) for seed in range(first, first + SEEDS)]
     hours = sum(report.hours for report in reports)
     events = sum(report.counts["events"] for report in reports)
