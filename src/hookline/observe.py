@@ -23,14 +23,21 @@ _PREFIX = "hookline_"
 log: structlog.stdlib.BoundLogger = structlog.get_logger("hookline")
 
 
-class Counter:
-    """A number that only grows."""
-
-    __slots__ = ("help", "name", "value")
+class _Named:
+    __slots__ = ("help", "name")
 
     def __init__(self, name: str, text: str) -> None:
         self.name = _PREFIX + name
         self.help = text
+
+
+class Counter(_Named):
+    """A number that only grows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
         self.value = 0
 
     def inc(self, count: int = 1) -> None:
@@ -40,14 +47,13 @@ class Counter:
         return CounterMetricFamily(self.name, self.help, self.value)
 
 
-class Gauge:
+class Gauge(_Named):
     """A number as it is now."""
 
-    __slots__ = ("help", "name", "value")
+    __slots__ = ("value",)
 
     def __init__(self, name: str, text: str) -> None:
-        self.name = _PREFIX + name
-        self.help = text
+        super().__init__(name, text)
         self.value = 0.0
 
     def set(self, value: float) -> None:
@@ -57,14 +63,13 @@ class Gauge:
         return GaugeMetricFamily(self.name, self.help, self.value)
 
 
-class Results:
+class Results(_Named):
     """Attempts by what they came to, one of ``RESULTS`` by number."""
 
-    __slots__ = ("counts", "help", "name")
+    __slots__ = ("counts",)
 
     def __init__(self, name: str, text: str) -> None:
-        self.name = _PREFIX + name
-        self.help = text
+        super().__init__(name, text)
         self.counts = [0] * len(RESULTS)
 
     def inc(self, status: int) -> None:
@@ -78,14 +83,13 @@ class Results:
         return family
 
 
-class Histogram:
+class Histogram(_Named):
     """How many values there were up to each of some bounds."""
 
-    __slots__ = ("bounds", "counts", "help", "name", "total")
+    __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
-        self.name = _PREFIX + name
-        self.help = text
+        super().__init__(name, text)
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0

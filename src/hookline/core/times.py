@@ -9,8 +9,6 @@ from hookline.core.model import Millis
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-LATEST: Millis = 253_402_300_799_000
-"""The last second of the year 9999, the end of what RFC 3339 can write."""
 
 
 def rfc3339(time: Millis) -> str:
@@ -36,8 +34,3 @@ def parse_rfc3339(text: str) -> Millis:
     if time < 0:
         raise ValueError("lies before 1970")
     return time
-
-
-def utc_day(time: Millis) -> str:
-    """The UTC day of a time, ``YYYY-MM-DD``."""
-    return rfc3339(time)[:10]

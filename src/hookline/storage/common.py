@@ -31,22 +31,19 @@ def day_of(time: Millis) -> str:
     return datetime.fromtimestamp(time / 1000, UTC).date().isoformat()
 
 
-def page_of(events: Iterable[Event], most_bytes: int) -> list[Event]:
-    """The events in turn until their payloads have ``most_bytes``."""
+def page_of(
+    found: Iterable[Event], limit: int, after: Position, head: Position
+) -> tuple[list[Event], Position]:
+    """The events in turn until there are ``limit`` or their payloads have ``PAGE_BYTES``, and the position that the
+    page reaches: its last event's if it was cut short, else the head."""
     page: list[Event] = []
     size = 0
-    for event in events:
+    for event in found:
         page.append(event)
         size += len(event.data)
-        if size >= most_bytes:
-            break
-    return page
-
-
-def page_end(events: Sequence[Event], limit: int, after: Position, head: Position) -> Position:
-    """The position that a page reaches: its last event's if it was cut short, else the head."""
-    whole = len(events) < limit and sum(len(event.data) for event in events) < PAGE_BYTES
-    return max(after, head) if whole or not events else events[-1].position
+        if size >= PAGE_BYTES or len(page) == limit:
+            return page, event.position
+    return page, max(after, head)
 
 
 def final_states(states: Sequence[DeliveryState]) -> frozenset[DeliveryState]:

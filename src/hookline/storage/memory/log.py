@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import islice
 
 from hookline.core.model import Appended, Event, Millis, NewEvent, Position
-from hookline.ports import PAGE_BYTES, LogPage
-from hookline.storage.common import page_end, page_of
+from hookline.ports import LogPage
+from hookline.storage.common import page_of
 from hookline.storage.memory.state import MemoryState
 
 
@@ -26,8 +26,7 @@ class MemoryLog(MemoryState):
             for event in map(log.events.__getitem__, islice(log.positions, log.after(after), None))
             if tenant_no is None or event.tenant_no == tenant_no
         )
-        events = page_of(islice(found, limit), PAGE_BYTES)
-        last = page_end(events, limit, after, log.head)
+        events, last = page_of(found, limit, after, log.head)
         return LogPage(events, last, log.head, self._changes(shard, changes_after))
 
     async def read_events(self, shard: int, positions: Sequence[Position]) -> list[Event]:

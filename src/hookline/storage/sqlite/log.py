@@ -10,8 +10,8 @@ from sqlite3 import Connection
 from msgspec.structs import astuple
 
 from hookline.core.model import Appended, Event, Millis, NewEvent, Position
-from hookline.ports import PAGE_BYTES, Changes, LogPage
-from hookline.storage.common import day_of, event_at, page_end, page_of
+from hookline.ports import Changes, LogPage
+from hookline.storage.common import day_of, event_at, page_of
 from hookline.storage.sqlite.connection import ManyRows, Row, snapshot
 from hookline.storage.sqlite.subscriptions import changes
 
@@ -133,9 +133,9 @@ def read_log(
             rows = db.execute(_PAGE, (after, limit))
         else:
             rows = db.execute(_TENANT_PAGE, (tenant_no, after, limit))
-        events = page_of((Event(0, *row) for row in rows), PAGE_BYTES)
+        events, last = page_of((Event(0, *row) for row in rows), limit, after, head)
         news = changes(db, changes_after) if version > changes_after else Changes(version)
-    return LogPage(events, page_end(events, limit, after, head), head, news)
+    return LogPage(events, last, head, news)
 
 
 def read_tail(db: Connection, after: Position, limit: int, changes_after: int, near: int) -> LogPage | None:
