@@ -349,7 +349,13 @@ class ConfigStore(Protocol):
         ...
 
     async def update_tenant(
-        self, tenant_no: int, name: str, profile: str, schema_mode: SchemaMode, retention: Retention | None
+        self,
+        tenant_no: int,
+        name: str,
+        profile: str,
+        schema_mode: SchemaMode,
+        retention: Retention | None,
+        webhooks: bool = True,
     ) -> Tenant: ...
 
     async def list_tenants(self, after: str, limit: int) -> list[Tenant]:
@@ -362,14 +368,21 @@ class ConfigStore(Protocol):
 
     async def add_key(self, key: ApiKey) -> None: ...
 
-    async def list_keys(self, tenant_no: int | None) -> list[ApiKey]: ...
+    async def add_session(self, session: ApiKey, most: int, now: Millis) -> None:
+        """Store a session of a key (``session_of``); drop its expired ones, and the oldest beyond ``most``. This is no
+        change of the configuration."""
+        ...
+
+    async def list_keys(self, tenant_no: int | None) -> list[ApiKey]:
+        """In the order of their making; without sessions."""
+        ...
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
         """The key with this SHA-256, revoked or not."""
         ...
 
     async def revoke_key(self, tenant_no: int | None, key_id: str, now: Millis) -> ApiKey:
-        """Raises ``NotFound``."""
+        """The sessions of the key end with it. Raises ``NotFound``."""
         ...
 
     async def put_event_type(self, event_type: EventType) -> None:

@@ -246,7 +246,7 @@ async def test_what_was_read_before_a_change_is_not_kept(monkeypatch: pytest.Mon
     with api_server(MemoryStorage) as api:
         storage = Slow()
         storage.__dict__.update(api.services.storage.__dict__)
-        ring = KeyRing(storage)
+        ring = KeyRing(storage, api.services.clock)
         asking = asyncio.create_task(ring.find_secret(OPERATOR))
         await asyncio.wait_for(reading.wait(), 5)
         ring.forget()

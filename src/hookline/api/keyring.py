@@ -12,17 +12,16 @@ from hookline.core.errors import HooklineError, Unauthorized
 from hookline.core.model import ApiKey, Scope, Tenant
 from hookline.engine.manage import digest
 from hookline.observe import log
-from hookline.ports import ConfigStore
+from hookline.ports import Clock, ConfigStore
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 CACHED = 10_000
 POLL_SECONDS = 1.0
-_COVERS = {
-    Scope.PUBLISH: {Scope.PUBLISH},
-    Scope.READ: {Scope.READ},
-    Scope.MANAGE: {Scope.MANAGE, Scope.READ},
+_COVERS: dict[Scope, set[Scope]] = {scope: {scope} for scope in Scope} | {
+    Scope.READ: {Scope.READ, Scope.READ_SUBSCRIPTIONS},
+    Scope.MANAGE: set(Scope) - {Scope.PUBLISH, Scope.OPERATOR},
     Scope.OPERATOR: set(Scope),
 }
 
@@ -39,8 +38,9 @@ class KeyRing:
     """A bounded cache of keys and tenants by what was presented. ``forget`` must be called when the
     configuration changed; then revoked keys stop working."""
 
-    def __init__(self, store: ConfigStore) -> None:
+    def __init__(self, store: ConfigStore, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._headers: dict[bytes, Caller] = {}
         self._callers: dict[bytes, Caller] = {}
         self._tenants: dict[str, Tenant] = {}
@@ -66,14 +66,17 @@ class KeyRing:
             raise Unauthorized("send the API key as Authorization: Bearer hk_…")
         generation = self._generation
         caller = await self.find_secret(token)
-        if generation == self._generation:
+        if generation == self._generation and caller.key.expires_at is None:
             _put(self._headers, authorization, caller)
         return caller
 
     async def find_secret(self, secret: str) -> Caller:
         """The caller who knows this secret, however it was presented. Raises ``Unauthorized``."""
         hashed = digest(secret)
-        return self._callers.get(hashed) or await self._load(hashed)
+        caller = self._callers.get(hashed) or await self._load(hashed)
+        if caller.key.expires_at is not None and caller.key.expires_at <= self._clock.now():
+            raise Unauthorized("the session has expired; log in again")
+        return caller
 
     async def _load(self, hashed: bytes) -> Caller:
         generation = self._generation

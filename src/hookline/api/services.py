@@ -87,7 +87,7 @@ def build_services(
         trials=Trials(storage, clock, entropy, subscriptions, sender, tokens),
         replays=Replays(storage, clock, entropy, reader),
         reader=reader,
-        keyring=KeyRing(storage),
+        keyring=KeyRing(storage, clock),
         metrics=metrics,
         on_change=on_change,
         checks=checks or {},

@@ -64,6 +64,7 @@ def tenant_view(tenant: Tenant) -> TenantView:
         profile=tenant.profile,
         schema_mode=tenant.schema_mode,
         retention=tenant.retention,
+        webhooks=tenant.webhooks,
         created_at=rfc3339(tenant.created_at),
     )
 
@@ -75,6 +76,7 @@ def tenant_created(tenant: Tenant, issued: IssuedKey) -> TenantCreated:
         profile=tenant.profile,
         schema_mode=tenant.schema_mode,
         retention=tenant.retention,
+        webhooks=tenant.webhooks,
         created_at=rfc3339(tenant.created_at),
         api_key=issued.secret,
         api_key_id=issued.key.id,
@@ -154,7 +156,9 @@ def subscription_view(found: Subscription, secrets: Secrets, *, reveal: bool = F
         filter=definition.filter,
         breaker=definition.breaker,
         disable_after=definition.disable_after,
+        disable_on_gone=definition.disable_on_gone,
         tracking_headers=definition.tracking_headers,
+        profile_options=definition.profile_options,
         metadata=definition.metadata,
         created_at=rfc3339(found.created_at),
         updated_at=rfc3339(found.updated_at),

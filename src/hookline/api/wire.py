@@ -63,6 +63,7 @@ class TenantView(Struct, frozen=True):
     profile: str
     schema_mode: SchemaMode
     retention: Retention | None
+    webhooks: bool
     created_at: Time
 
 
@@ -80,6 +81,7 @@ class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
     profile: str | UnsetType = UNSET
     schema_mode: SchemaMode | UnsetType = UNSET
     retention: Retention | UnsetType | None = UNSET
+    webhooks: bool | UnsetType = UNSET
 
 
 class KeyView(Struct, frozen=True):
@@ -247,7 +249,9 @@ class SubscriptionView(Struct, frozen=True):
     filter: str | None
     breaker: BreakerPolicy
     disable_after: float
+    disable_on_gone: bool
     tracking_headers: bool
+    profile_options: dict[str, str | bool]
     metadata: dict[str, str]
     created_at: Time
     updated_at: Time

@@ -28,7 +28,7 @@ from hookline.core.model import (
     Timeout,
 )
 from hookline.core.retry import policy_faults
-from hookline.core.signing import secret_fault
+from hookline.core.signing import NEEDED_HEADERS, secret_fault
 
 MAX_HEADERS = 50
 MAX_QUERY = 50
@@ -122,7 +122,7 @@ def _filter(text: str | None) -> Iterator[Fault]:
 
 
 def _reserved(signing_: Signing) -> frozenset[str]:
-    return frozenset(name.lower() for name in _signing_names(signing_).values())
+    return frozenset(name.lower() for name in _signing_names(signing_).values() if name)
 
 
 def _headers(field: str, headers: Mapping[str, str], taken: frozenset[str]) -> Iterator[Fault]:
@@ -200,13 +200,20 @@ def _signing_names(signing_: Signing) -> dict[str, str]:
 
 def _signing(signing_: Signing) -> Iterator[Fault]:
     names = _signing_names(signing_)
+    needed = NEEDED_HEADERS.get(signing_.scheme, ("signature_header",))
     for field, name in names.items():
         lower = name.lower()
-        if len(name) > 128 or not _TOKEN.fullmatch(name):
+        if not name:
+            if field in needed:
+                yield Fault(
+                    f"signing.{field}", f"is needed to verify signatures of the form {signing_.scheme}"
+                )
+        elif len(name) > 128 or not _TOKEN.fullmatch(name):
             yield Fault(f"signing.{field}", "is not a header name")
         elif lower in FRAMING_HEADERS or lower.startswith("hookline-") or lower == "authorization":
             yield Fault(f"signing.{field}", "is a header with another meaning; choose another name")
-    if len({name.lower() for name in names.values()}) < len(names):
+    given = [name.lower() for name in names.values() if name]
+    if len(set(given)) < len(given):
         yield Fault("signing", "must give the three headers different names")
 
 

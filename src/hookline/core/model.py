@@ -50,14 +50,24 @@ class Tenant(Struct, frozen=True):
     created_at: Millis
     schema_mode: SchemaMode = SchemaMode.LOG
     retention: Retention | None = None
+    webhooks: bool = True
+    """Whether the feature is switched on for this customer (EvolutionX sells it so). Off: nothing is sent, and
+    subscriptions cannot be made or changed."""
 
 
 class Scope(StrEnum):
-    """What an API key may do. ``manage`` includes ``read``; ``operator`` includes everything."""
+    """What an API key may do. ``manage`` includes all that follow and ``read``; ``operator`` includes everything.
+
+    The four on subscriptions are Avvyr's permissions (``EVENT_SUBSCRIPTIONS.CREATE`` and so on).
+    """
 
     PUBLISH = "publish"
     READ = "read"
     MANAGE = "manage"
+    CREATE_SUBSCRIPTIONS = "subscriptions:create"
+    READ_SUBSCRIPTIONS = "subscriptions:read"
+    UPDATE_SUBSCRIPTIONS = "subscriptions:update"
+    DELETE_SUBSCRIPTIONS = "subscriptions:delete"
     OPERATOR = "operator"
 
 
@@ -72,6 +82,9 @@ class ApiKey(Struct, frozen=True):
     scopes: tuple[Scope, ...]
     created_at: Millis
     revoked_at: Millis | None = None
+    expires_at: Millis | None = None
+    session_of: str | None = None
+    """The id of the key that logged in, for a session (ShipStream, ``login``): it ends with that key."""
 
 
 class EventType(Struct, frozen=True):
@@ -175,15 +188,25 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SignatureScheme(StrEnum):
-    """Signature forms of Standard Webhooks 1.0.0: ``v1`` is HMAC-SHA256, ``v1a`` Ed25519."""
+    """How a request is signed.
+
+    ``v1`` (HMAC-SHA256) and ``v1a`` (Ed25519) are the forms of Standard Webhooks 1.0.0; the others are those of
+    the platforms they are named for. ``core.signing`` says what each one signs.
+    """
 
     NONE = "none"
     V1 = "v1"
     V1A = "v1a"
+    AVVYR = "avvyr"
+    EVOLUTIONX = "evolutionx"
+    SHIPSTREAM = "shipstream"
+    SHOPIFY = "shopify"
+    STRIPE = "stripe"
 
 
 class SigningKey(Struct, frozen=True):
-    """One live key: ``whsec_…`` (HMAC) or ``whsk_…`` (Ed25519). ``expires_at`` is set once it is rotated out."""
+    """One live key: ``whsec_…`` (``v1``), ``whsk_…`` (``v1a``), any text for the platforms' forms. ``expires_at`` is
+    set once it is rotated out."""
 
     secret: str
     created_at: Millis
@@ -191,7 +214,7 @@ class SigningKey(Struct, frozen=True):
 
 
 class Signing(Struct, frozen=True, forbid_unknown_fields=True):
-    """How requests are signed. Header names follow Standard Webhooks unless the user renames them."""
+    """How requests are signed, and the headers that go with it. An empty name means that the header is not sent."""
 
     scheme: SignatureScheme = SignatureScheme.V1
     id_header: str = "webhook-id"
@@ -276,8 +299,12 @@ class Definition(Struct, frozen=True, forbid_unknown_fields=True):
     breaker: BreakerPolicy = BreakerPolicy()
     disable_after: float = 432000.0
     """Seconds of nothing but failures after which the subscription is disabled (5 days); 0 = never."""
+    disable_on_gone: bool = True
+    """Whether the answer 410 disables the subscription (Standard Webhooks) or is a failure like others."""
     tracking_headers: bool = True
     """Send ``hookline-sequence`` and ``hookline-attempt``."""
+    profile_options: dict[str, str | bool] = field(default_factory=dict[str, str | bool])
+    """Choices that the profile offers, by name."""
     metadata: dict[str, str] = field(default_factory=dict)
 
 

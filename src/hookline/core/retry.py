@@ -37,14 +37,14 @@ class Verdict(StrEnum):
     GONE = "gone"
 
 
-def verdict(policy: RetryPolicy, status: int, error: str) -> Verdict:
+def verdict(policy: RetryPolicy, status: int, error: str, *, gone: bool = True) -> Verdict:
     """Judge one attempt by its HTTP status, or by ``error`` if it got no answer (status 0).
 
-    Only 200 to 299 succeed, and 410 always ends the subscription (Standard Webhooks 1.0.0).
+    Only 200 to 299 succeed, and 410 ends the subscription (Standard Webhooks 1.0.0), unless it is not ``gone``.
     """
     if not error and 200 <= status <= 299:
         return Verdict.SUCCEEDED
-    if not error and status == _GONE:
+    if not error and status == _GONE and gone:
         return Verdict.GONE
     names = {"network"} if error or not status else {str(status), f"{status // 100}xx"}
     if policy.kind is RetryKind.NONE or names.isdisjoint(policy.retry_on):

@@ -8,6 +8,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from msgspec import Struct
 
 from hookline import __version__
+from hookline.core import ids
 from hookline.core.model import (
     Auth,
     AuthKind,
@@ -22,7 +23,7 @@ from hookline.core.model import (
 )
 from hookline.core.signing import Signer
 from hookline.ports import Request
-from hookline.profiles import PROFILES
+from hookline.profiles import PROFILES, Format, read_options
 
 USER_AGENT = f"Hookline/{__version__}"
 MASK = "•••"
@@ -39,7 +40,9 @@ class Composed(Struct, frozen=True, gc=False):
 class Composer:
     """Makes the requests of one version of a subscription; what does not change is prepared once."""
 
-    __slots__ = ("_body", "_definition", "_lines", "_masked", "_signer", "_tenant", "_url", "oauth2")
+    __slots__ = (
+        "_definition", "_extra", "_format", "_lines", "_masked", "_signer", "_url", "_uuids", "oauth2",
+    )  # fmt: skip
 
     def __init__(
         self, subscription: Subscription, secrets: Secrets, tenant: Tenant, user_agent: str = USER_AGENT
@@ -47,8 +50,9 @@ class Composer:
         definition = subscription.definition
         profile = PROFILES[definition.profile]
         self._definition = definition
-        self._tenant = tenant
-        self._body = profile.body
+        self._format = format_of(definition, tenant)
+        self._extra = bool(profile.headers)
+        self._uuids = ids.DeliveryUuids(subscription.id) if profile.uuids else None
         self._url = with_query(definition.url, definition.query)
         self.oauth2: Auth | None = secrets.auth if secrets.auth.kind is AuthKind.OAUTH2 else None
         """The credentials for which an access token must be fetched first, if that is how it authenticates."""
@@ -59,7 +63,7 @@ class Composer:
         )
         plain = [f"User-Agent: {user_agent}"]
         if definition.method != "GET":
-            plain.append(f"Content-Type: {profile.content_type}")
+            plain.append(f"Content-Type: {self._format.content_type}")
         plain += [f"{name}: {value}" for name, value in definition.headers.items()]
         secret = {**secrets.headers, **_auth_headers(secrets.auth)}
         self._lines = [*plain, *(f"{name}: {value}" for name, value in secret.items())]
@@ -69,7 +73,11 @@ class Composer:
         """The bytes that are signed and sent; empty where the method has no body."""
         if self._definition.method == "GET":
             return b""
-        return self._body(event, sequence, self._tenant)
+        return self._format.body(event, sequence)
+
+    def message_id(self, event: Event) -> str:
+        """What the header for the id says, the same in every attempt."""
+        return event.id if self._uuids is None else self._uuids.of(event.position)
 
     def compose(
         self, event: Event, sequence: Sequence, attempt: int, now: Millis, token: str = ""
@@ -78,33 +86,47 @@ class Composer:
         definition = self._definition
         body = self.body(event, sequence)
         lines = self._lines.copy()
-        own = self._own_lines(event, sequence, attempt, now)
+        message_id = self.message_id(event)
+        own = self._own_lines(event, message_id, sequence, attempt, now)
         masked = [self._masked, *own]
         lines += own
         if self._signer is not None:
             name = definition.signing.signature_header
-            lines.append(f"{name}: {self._signer.sign(event.id, now // 1000, body, now)}")
+            lines.append(f"{name}: {self._signer.sign(message_id, now // 1000, body, now)}")
             masked.append(f"{name}: {MASK}")
         if self.oauth2 is not None:
             lines.append(f"Authorization: Bearer {token}")
             masked.append(f"Authorization: Bearer {MASK}")
+        bodiless = definition.method == "GET"
         request = Request(
             definition.method,
-            self._url,
+            with_query(self._url, self._format.query(event)) if bodiless else self._url,
             lines,
-            None if definition.method == "GET" else body,
+            None if bodiless else body,
             definition.timeout.connect,
             definition.timeout.total,
         )
         return Composed(request, "\n".join(masked))
 
-    def _own_lines(self, event: Event, sequence: Sequence, attempt: int, now: Millis) -> list[str]:
+    def _own_lines(
+        self, event: Event, message_id: str, sequence: Sequence, attempt: int, now: Millis
+    ) -> list[str]:
         definition = self._definition
         signing = definition.signing
-        lines = [f"{signing.id_header}: {event.id}", f"{signing.timestamp_header}: {now // 1000}"]
+        lines = self._format.headers(event) if self._extra else []
+        if signing.id_header:
+            lines.append(f"{signing.id_header}: {message_id}")
+        if signing.timestamp_header:
+            lines.append(f"{signing.timestamp_header}: {now // 1000}")
         if definition.tracking_headers:
             lines += [f"hookline-sequence: {sequence}", f"hookline-attempt: {attempt}"]
         return lines
+
+
+def format_of(definition: Definition, tenant: Tenant) -> Format:
+    """How the definition's profile writes events. Raises ``HooklineError`` for options of another version of it."""
+    profile = PROFILES[definition.profile]
+    return profile.format(tenant, read_options(profile, definition.profile_options))
 
 
 def with_query(url: str, query: dict[str, str]) -> str:
@@ -119,7 +141,7 @@ def request_body(definition: Definition, event: Event, sequence: Sequence, tenan
     """The body that an attempt under ``definition`` sent: the log renders it again instead of storing it."""
     if definition.method == "GET":
         return b""
-    return PROFILES[definition.profile].body(event, sequence, tenant)
+    return format_of(definition, tenant).body(event, sequence)
 
 
 def _auth_headers(auth: Auth) -> dict[str, str]:

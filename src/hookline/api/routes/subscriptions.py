@@ -173,42 +173,42 @@ ONE = "/v1/subscriptions/{id}"
 ROUTES: list[AnyRoute] = [
     Route(
         "GET", "/v1/subscriptions", list_subscriptions, "List and search subscriptions", TAG,
-        PageView[SubscriptionView], SubscriptionsQuery, Nothing,
+        PageView[SubscriptionView], SubscriptionsQuery, Nothing, scope=Scope.READ_SUBSCRIPTIONS,
     ),
     Route(
         "POST", "/v1/subscriptions", create_subscription, "Create a subscription", TAG, SubscriptionView,
-        NoQuery, object, scope=Scope.MANAGE, status=201, document=SubscriptionInput, changes=True,
+        NoQuery, object, scope=Scope.CREATE_SUBSCRIPTIONS, status=201, document=SubscriptionInput, changes=True,
         description="Everything that is wrong is named at once. The signing secret is shown in full here.",
     ),
     Route(
         "GET", ONE, get_subscription, "Get a subscription", TAG, SubscriptionView,
-        NoQuery, Nothing, errors=(NotFound,),
+        NoQuery, Nothing, scope=Scope.READ_SUBSCRIPTIONS, errors=(NotFound,),
     ),
     Route(
         "PATCH", ONE, update_subscription, "Change a subscription", TAG, SubscriptionView,
-        NoQuery, object, scope=Scope.MANAGE, document=SubscriptionChange, errors=(NotFound, Conflict),
+        NoQuery, object, scope=Scope.UPDATE_SUBSCRIPTIONS, document=SubscriptionChange, errors=(NotFound, Conflict),
         media_types=("application/json", "application/merge-patch+json"), changes=True,
         description="A change of events or filter holds for events published from now on; URL, headers, "
         "secrets and retries also for what still waits.",
     ),
     Route(
         "DELETE", ONE, delete_subscription, "Delete a subscription", TAG, None,
-        NoQuery, Nothing, scope=Scope.MANAGE, status=204, errors=(NotFound,), changes=True,
+        NoQuery, Nothing, scope=Scope.DELETE_SUBSCRIPTIONS, status=204, errors=(NotFound,), changes=True,
         description="Its log stays readable by delivery and event; what still waited ends as expired.",
     ),
     Route(
         "POST", f"{ONE}/pause", pause_subscription, "Pause: stop sending, keep the place", TAG,
-        SubscriptionView, NoQuery, PauseInput, scope=Scope.MANAGE, body_required=False, errors=(NotFound,),
-        changes=True,
+        SubscriptionView, NoQuery, PauseInput, scope=Scope.UPDATE_SUBSCRIPTIONS, body_required=False,
+        errors=(NotFound,), changes=True,
     ),
     Route(
         "POST", f"{ONE}/resume", resume_subscription, "Resume, also after it was disabled", TAG,
-        SubscriptionView, NoQuery, ResumeInput, scope=Scope.MANAGE, body_required=False,
+        SubscriptionView, NoQuery, ResumeInput, scope=Scope.UPDATE_SUBSCRIPTIONS, body_required=False,
         errors=(NotFound, Conflict), changes=True,
     ),
     Route(
         "POST", f"{ONE}/rotate-secret", rotate_secret, "Replace the signing secret", TAG, SubscriptionView,
-        NoQuery, RotateInput, scope=Scope.MANAGE, body_required=False, errors=(NotFound, Conflict),
+        NoQuery, RotateInput, scope=Scope.UPDATE_SUBSCRIPTIONS, body_required=False, errors=(NotFound, Conflict),
         changes=True, description="Requests carry a signature of each live key until the overlap is over.",
     ),
     Route(
@@ -217,11 +217,11 @@ ROUTES: list[AnyRoute] = [
     ),
     Route(
         "GET", f"{ONE}/health", get_health, "How far a subscription is", TAG, HealthView,
-        NoQuery, Nothing, errors=(NotFound,),
+        NoQuery, Nothing, scope=Scope.READ_SUBSCRIPTIONS, errors=(NotFound,),
     ),
     Route(
         "POST", f"{ONE}/test", test_subscription, "Send a test event right now", TAG, TrialView,
-        NoQuery, TestInput, scope=Scope.MANAGE, body_required=False, errors=(NotFound,),
+        NoQuery, TestInput, scope=Scope.UPDATE_SUBSCRIPTIONS, body_required=False, errors=(NotFound,),
         description="Not in the log and without a sequence. Answers 200 also if the endpoint refused it.",
     ),
     Route(

@@ -50,6 +50,7 @@ async def update_tenant(call: Call[NoQuery, TenantChange]) -> TenantView:
         profile=given(change.profile, tenant.profile),
         schema_mode=given(change.schema_mode, tenant.schema_mode),
         retention=given(change.retention, tenant.retention),
+        webhooks=given(change.webhooks, tenant.webhooks),
     )
     return tenant_view(await tenants.update(tenant, changed))
 

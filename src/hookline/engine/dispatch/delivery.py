@@ -111,7 +111,10 @@ class Deliverer:
         self._metrics.attempt_seconds.observe(outcome.total_us / 1e6)
         attempt = outcomes.attempt_of(job, composed.request, composed.masked_headers, started_at, outcome)
         now = self._clock.now()
-        judged = verdict(lane.subscription.definition.retry, outcome.status, outcome.error or "")
+        definition = lane.subscription.definition
+        judged = verdict(
+            definition.retry, outcome.status, outcome.error or "", gone=definition.disable_on_gone
+        )
         if judged is Verdict.SUCCEEDED:
             self._succeeded(lane)
         else:

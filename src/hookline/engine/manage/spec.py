@@ -26,6 +26,8 @@ from hookline.core.model import (
     Timeout,
 )
 from hookline.core.reading import read, refuse
+from hookline.core.signing import signing_of
+from hookline.profiles import PROFILES
 
 MASK = "•••"
 """Stands for a secret that is not shown. Sent back unchanged, it keeps the secret."""
@@ -40,10 +42,15 @@ class SigningSpec(Struct, frozen=True, forbid_unknown_fields=True):
     signature_header: str = "webhook-signature"
     secret: str | None = None
 
+    def signing(self) -> Signing:
+        """The part without the secret."""
+        return Signing(self.scheme, self.id_header, self.timestamp_header, self.signature_header)
+
 
 class SubscriptionSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a subscription is asked for. ``timeout`` may be given as one number, the total.
 
+    The defaults here are those of the profile ``standard``; ``drafted`` puts in those of the others.
     ``secret_headers`` are sent like ``headers`` but stored encrypted and shown masked.
     """
 
@@ -65,17 +72,16 @@ class SubscriptionSpec(Struct, frozen=True, forbid_unknown_fields=True):
     filter: str | None = None
     breaker: BreakerPolicy = BreakerPolicy()
     disable_after: float = 432000.0
+    disable_on_gone: bool = True
     tracking_headers: bool = True
+    profile_options: dict[str, str | bool] = field(default_factory=dict[str, str | bool])
     metadata: dict[str, str] = field(default_factory=dict)
 
     def definition(self) -> Definition:
         """The part without secrets."""
-        signing = self.signing
         return Definition(
             **{name: getattr(self, name) for name in _PLAIN},
-            signing=Signing(
-                signing.scheme, signing.id_header, signing.timestamp_header, signing.signature_header
-            ),
+            signing=self.signing.signing(),
             timeout=_timeout(self.timeout),
         )
 
@@ -131,16 +137,23 @@ class Draft(Struct, frozen=True):
 def merged(present: dict[str, Any], patch: Mapping[str, Any]) -> Draft:
     """The spec after a merge patch.
 
-    A change of the kind of authentication starts from nothing, so that no left-over of the old kind stays.
+    A change of the kind of authentication starts from nothing, so that no left-over of the old kind stays. With another
+    profile or signature scheme, what was its default gives way to the new one's.
     """
     base = dict(present)
     if _kind(patch) not in (None, _kind(base)):
         base["auth"] = {}
+    if patch.get("profile", base["profile"]) != base["profile"]:
+        base = without_defaults(base)
+        base["profile_options"] = {}
+    elif _scheme(patch) not in (None, _scheme(base)):
+        base["signing"] = without_defaults(base)["signing"]
     return drafted(cast("dict[str, Any]", merge(base, _unmask(patch))))
 
 
-def drafted(whole: dict[str, Any]) -> Draft:
-    """The spec that a whole JSON object describes."""
+def drafted(given: dict[str, Any]) -> Draft:
+    """The spec that a JSON object describes, on the defaults of its profile."""
+    whole = with_defaults(given)
     try:
         return Draft(read(SubscriptionSpec, whole), [])
     except InvalidInput as error:
@@ -148,6 +161,59 @@ def drafted(whole: dict[str, Any]) -> Draft:
     unread = {_member(fault) for fault in faults}
     readable = {name: value for name, value in whole.items() if name not in unread}
     return Draft(read(SubscriptionSpec, {"url": "", **readable}), faults)
+
+
+# --- defaults of the profiles ---------------------------------------------------------------------------
+
+
+def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object with what its profile and signature scheme say where it says nothing."""
+    result = dict(given)
+    for name, default in _defaults(given).items():
+        value: object = result.get(name, {})
+        if name not in result or not isinstance(default, dict):
+            result.setdefault(name, default)
+        elif isinstance(value, dict):
+            result[name] = {**default, **cast("dict[str, Any]", value)}
+    return result
+
+
+def without_defaults(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object without what its profile and signature scheme say anyway."""
+    result = dict(whole)
+    for name, default in _defaults(whole).items():
+        if isinstance(default, dict):
+            standard = cast("dict[str, object]", default)
+            own = cast("dict[str, object]", result[name])
+            result[name] = {key: value for key, value in own.items() if value != standard.get(key, UNSET)}
+        elif result[name] == default:
+            del result[name]
+    return result
+
+
+def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """By field. A profile that does not exist has those of ``standard``; the rules name that fault."""
+    defaults = PROFILES.get(str(spec.get("profile")), PROFILES["standard"]).defaults
+    plain = _plain(defaults)
+    scheme = _scheme(spec)
+    if scheme in _SCHEMES and scheme not in (SignatureScheme.NONE, defaults.signing.scheme):
+        plain["signing"] = _plain(signing_of(SignatureScheme(str(scheme))))
+    return plain
+
+
+def _plain(struct: Struct) -> dict[str, Any]:
+    return cast("dict[str, Any]", msgspec.to_builtins(struct))
+
+
+_SCHEMES = frozenset(scheme.value for scheme in SignatureScheme)
+
+
+def _scheme(spec: Mapping[str, Any]) -> object:
+    signing: object = spec.get("signing")
+    return cast("dict[str, object]", signing).get("scheme") if isinstance(signing, dict) else None
+
+
+# --- reading --------------------------------------------------------------------------------------------
 
 
 def _member(fault: Fault) -> str:

@@ -9,8 +9,9 @@ from msgspec import structs
 
 from hookline.core import ids, signing
 from hookline.core.definition import Rules, check_definition, check_secrets
-from hookline.core.errors import Conflict, Fault
+from hookline.core.errors import Conflict, Fault, Forbidden, InvalidInput
 from hookline.core.model import (
+    Definition,
     DeliveryState,
     Position,
     ReplayState,
@@ -21,10 +22,11 @@ from hookline.core.model import (
     SubscriptionState,
     Tenant,
 )
-from hookline.core.reading import refuse
+from hookline.core.reading import read, refuse
 from hookline.core.times import parse_rfc3339
 from hookline.engine.manage.spec import Extras, SubscriptionSpec, current, drafted, merged, split
 from hookline.ports import Clock, Storage, Vault
+from hookline.profiles import PROFILES
 
 ROTATION_OVERLAP = 86_400
 """Seconds that a rotated-out key goes on signing beside the new one: a day for receivers to take the new one in."""
@@ -55,6 +57,7 @@ class Subscriptions:
 
         ``from`` starts it in the past ("beginning" or a time); otherwise it matches from the next event on.
         """
+        _require_webhooks(tenant)
         fields, extras, faults = split(body, ("enabled", "from"))
         draft = drafted({"profile": tenant.profile} | fields)
         spec = draft.spec
@@ -77,6 +80,7 @@ class Subscriptions:
     ) -> Subscription:
         """Apply a merge patch. ``expected`` (or ``version`` in the body) is the version it was made for: another
         one raises ``Conflict``. Without it, the patch is applied to whatever is there."""
+        _require_webhooks(tenant)
         fields, extras, faults = split(body, ("enabled", "version"))
         refuse(faults)
         if isinstance(extras.version, int):
@@ -128,6 +132,7 @@ class Subscriptions:
         return [
             *check_definition(definition, self._rules),
             *check_secrets(definition, secrets, self._rules),
+            *profile_faults(definition, secrets),
         ]
 
     def _keys(self, spec: SubscriptionSpec, present: tuple[SigningKey, ...]) -> tuple[SigningKey, ...]:
@@ -174,6 +179,7 @@ class Subscriptions:
 
         Skipping ends what waited as expired. It raises ``Conflict`` for a subscription that is running.
         """
+        _require_webhooks(tenant)
         found = await self._storage.get_subscription(tenant.no, subscription_id)
         if found.state is SubscriptionState.ACTIVE:
             if skip:
@@ -228,6 +234,37 @@ class Subscriptions:
 
     def _seal(self, subscription_id: str, secrets: Secrets) -> bytes:
         return self._vault.seal(msgspec.json.encode(secrets), subscription_id)
+
+
+def _require_webhooks(tenant: Tenant) -> None:
+    """What is switched off cannot be used, only tidied up."""
+    if not tenant.webhooks:
+        raise Forbidden("webhooks are switched off for this tenant; the operator can switch them on")
+
+
+def profile_faults(definition: Definition, secrets: Secrets) -> list[Fault]:
+    """What does not go with the profile: options that it does not have, headers that it sets itself."""
+    profile = PROFILES.get(definition.profile)
+    if profile is None:
+        return []
+    faults: list[Fault] = []
+    try:
+        read(profile.options, definition.profile_options)
+    except InvalidInput as error:
+        faults += [
+            Fault(f"profile_options.{fault.field}".rstrip("."), fault.message) for fault in error.faults
+        ]
+    signing = definition.signing
+    names = {
+        f"signing.{field}": getattr(signing, field)
+        for field in ("id_header", "timestamp_header", "signature_header")
+    }
+    for field, headers in (("headers", definition.headers), ("secret_headers", secrets.headers)):
+        names |= {f"{field}.{name}": name for name in headers}
+    message = f"is a header that the profile {profile.name} sets; choose another name"
+    return faults + [
+        Fault(place, message) for place, name in names.items() if name.lower() in profile.headers
+    ]
 
 
 def _start_faults(extras: Extras) -> list[Fault]:

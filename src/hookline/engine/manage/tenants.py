@@ -7,12 +7,12 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hookline.core import ids
 from hookline.core.definition import text_faults
 from hookline.core.errors import Conflict, Fault, NotFound
-from hookline.core.model import ApiKey, Retention, SchemaMode, Scope, Tenant
+from hookline.core.model import ApiKey, Retention, SchemaMode, Scope, SubscriptionState, Tenant
 from hookline.core.reading import refuse
 from hookline.ports import Clock, Storage
 
@@ -20,8 +20,12 @@ KEY_PREFIX = "hk_"
 TENANT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 """No colon: a tenant id is the user name of HTTP Basic in a compatible API."""
 TENANT_SCOPES = (Scope.PUBLISH, Scope.MANAGE, Scope.READ)
+GRANTABLE = tuple(scope for scope in Scope if scope is not Scope.OPERATOR)
 MAX_DAYS = 3650
 MAX_KEYS = 100
+MAX_SESSIONS = 1000
+SWITCHED_OFF = "webhooks are switched off for this tenant"
+_PAGE = 200
 
 
 class NewTenant(Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +36,7 @@ class NewTenant(Struct, frozen=True, forbid_unknown_fields=True):
     profile: str = "standard"
     schema_mode: SchemaMode = SchemaMode.LOG
     retention: Retention | None = None
+    webhooks: bool = True
 
 
 class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,10 +76,8 @@ class Tenants:
         tenant = await self._storage.create_tenant(
             new.id, new.name, new.profile, issued.key, self._clock.now()
         )
-        if new.schema_mode is not tenant.schema_mode or new.retention is not None:
-            tenant = await self._storage.update_tenant(
-                tenant.no, new.name, new.profile, new.schema_mode, new.retention
-            )
+        if new != NewTenant(new.id, new.name, new.profile):
+            tenant = await self._store(tenant, new)
         return tenant, issued
 
     async def get(self, tenant_id: str) -> Tenant:
@@ -85,14 +88,37 @@ class Tenants:
         return tenant
 
     async def update(self, tenant: Tenant, changed: NewTenant) -> Tenant:
-        """Everything but the id can change."""
+        """Everything but the id can change. Switching webhooks off pauses the running subscriptions, switching them on
+        again resumes those where they stopped."""
         faults = list(self._faults(changed))
         if changed.id != tenant.id:
             faults.append(Fault("id", "cannot be changed"))
         refuse(faults)
+        stored = await self._store(tenant, changed)
+        await self._switch(stored)
+        return stored
+
+    async def _store(self, tenant: Tenant, new: NewTenant) -> Tenant:
         return await self._storage.update_tenant(
-            tenant.no, changed.name, changed.profile, changed.schema_mode, changed.retention
+            tenant.no, new.name, new.profile, new.schema_mode, new.retention, new.webhooks
         )
+
+    async def _switch(self, tenant: Tenant) -> None:
+        """Repeated with every update, so that one that broke off half-way can be made good by the next."""
+        after: int | None = 0
+        while after is not None:
+            page = await self._storage.list_subscriptions(tenant.no, after, _PAGE)
+            for found in page:
+                off = found.state is SubscriptionState.PAUSED and found.state_reason == SWITCHED_OFF
+                if tenant.webhooks and off:
+                    await self._storage.set_subscription_state(
+                        found.no, SubscriptionState.ACTIVE, "", self._clock.now()
+                    )
+                elif not tenant.webhooks and found.state is SubscriptionState.ACTIVE:
+                    await self._storage.set_subscription_state(
+                        found.no, SubscriptionState.PAUSED, SWITCHED_OFF, self._clock.now()
+                    )
+            after = page[-1].no if len(page) == _PAGE else None
 
     def _faults(self, new: NewTenant) -> Iterator[Fault]:
         if not TENANT_ID.fullmatch(new.id):
@@ -107,11 +133,27 @@ class Tenants:
                 if not 1 <= getattr(new.retention, field) <= MAX_DAYS:
                     yield Fault(f"retention.{field}", f"must be between 1 and {MAX_DAYS} days")
 
+    # --- sessions ---
+
+    async def log_in(self, key: ApiKey, seconds: int) -> str:
+        """Open a session with the rights of a key; returns its secret, 32 hexadecimal digits (ShipStream, ``login``).
+
+        The oldest session of the key ends when there are more than ``MAX_SESSIONS``.
+        """
+        now, secret = self._clock.now(), self._entropy(16).hex()
+        session = structs.replace(
+            self._key(secret, key.tenant_no, f"session of {key.id}", key.scopes),
+            expires_at=now + seconds * 1000,
+            session_of=key.id,
+        )
+        await self._storage.add_session(session, MAX_SESSIONS, now)
+        return secret
+
     # --- keys ---
 
     async def create_key(self, tenant: Tenant | None, new: NewKey) -> IssuedKey:
         """A further key of a tenant, or an operator key if ``tenant`` is None."""
-        allowed = (Scope.OPERATOR,) if tenant is None else TENANT_SCOPES
+        allowed = (Scope.OPERATOR,) if tenant is None else GRANTABLE
         refuse(_key_faults(new, allowed))
         no = None if tenant is None else tenant.no
         live = [key for key in await self._storage.list_keys(no) if key.revoked_at is None]

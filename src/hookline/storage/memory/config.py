@@ -28,12 +28,23 @@ class MemoryConfig(MemoryState):
         return tenant
 
     async def update_tenant(
-        self, tenant_no: int, name: str, profile: str, schema_mode: SchemaMode, retention: Retention | None
+        self,
+        tenant_no: int,
+        name: str,
+        profile: str,
+        schema_mode: SchemaMode,
+        retention: Retention | None,
+        webhooks: bool = True,
     ) -> Tenant:
         tenant = await self.get_tenant(tenant_no)
         self._bump()
         self._tenants[tenant_no] = replace(
-            tenant, name=name, profile=profile, schema_mode=schema_mode, retention=retention
+            tenant,
+            name=name,
+            profile=profile,
+            schema_mode=schema_mode,
+            retention=retention,
+            webhooks=webhooks,
         )
         return self._tenants[tenant_no]
 
@@ -56,8 +67,18 @@ class MemoryConfig(MemoryState):
         self._keys[key.id] = key
         self._bump()
 
+    async def add_session(self, session: ApiKey, most: int, now: Millis) -> None:
+        if session.id in self._keys or await self.find_key(session.digest) is not None:
+            raise Conflict("this API key exists")
+        siblings = [key for key in self._keys.values() if key.session_of == session.session_of]
+        live = [key for key in siblings if key.expires_at is not None and key.expires_at > now]
+        kept = [*live, session][-most:]
+        for key in siblings:
+            del self._keys[key.id]
+        self._keys |= {key.id: key for key in kept}
+
     async def list_keys(self, tenant_no: int | None) -> list[ApiKey]:
-        return [key for key in self._keys.values() if key.tenant_no == tenant_no]
+        return [key for key in self._keys.values() if key.tenant_no == tenant_no and key.session_of is None]
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
         return next((key for key in self._keys.values() if key.digest == digest), None)
@@ -68,6 +89,7 @@ class MemoryConfig(MemoryState):
             raise NotFound("there is no such API key")
         if key.revoked_at is None:
             key = self._keys[key_id] = replace(key, revoked_at=now)
+            self._keys = {no: other for no, other in self._keys.items() if other.session_of != key_id}
             self._bump()
         return key
 

@@ -12,16 +12,19 @@ from hookline.core.model import ApiKey, EventType, Millis, Retention, SchemaMode
 from hookline.storage.sqlite.connection import Row, converted
 from hookline.storage.sqlite.subscriptions import bump
 
-_TENANT = "no, id, name, profile, created_at, schema_mode, retention"
+_TENANT = "no, id, name, profile, created_at, schema_mode, retention, webhooks"
 _TENANT_BY_ID = f"SELECT {_TENANT} FROM tenants WHERE id = ?"
 _TENANT_BY_NO = f"SELECT {_TENANT} FROM tenants WHERE no = ?"
 _TENANTS = f"SELECT {_TENANT} FROM tenants WHERE id > ? ORDER BY id LIMIT ?"
 
-_KEY = "id, tenant_no, name, digest, hint, scopes, created_at, revoked_at"
+_KEY = "id, tenant_no, name, digest, hint, scopes, created_at, revoked_at, expires_at, session_of"
 _KEY_BY_DIGEST = f"SELECT {_KEY} FROM api_keys WHERE digest = ?"
 _KEY_BY_ID = f"SELECT {_KEY} FROM api_keys WHERE id = ? AND tenant_no IS ?"
-_KEYS = f"SELECT {_KEY} FROM api_keys WHERE tenant_no IS ? ORDER BY no"
-_ADD_KEY = f"INSERT INTO api_keys ({_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_KEYS = f"SELECT {_KEY} FROM api_keys WHERE tenant_no IS ? AND session_of IS NULL ORDER BY no"
+_ADD_KEY = f"INSERT INTO api_keys ({_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_EXPIRED = "DELETE FROM api_keys WHERE session_of = ? AND expires_at <= ?"
+_SESSIONS_BEYOND = """DELETE FROM api_keys WHERE session_of = ?1 AND no NOT IN
+    (SELECT no FROM api_keys WHERE session_of = ?1 ORDER BY no DESC LIMIT ?2)"""
 
 _TYPE = (
     "tenant_no, name, description, version, created_at, updated_at, group_name, usage, schema, example, "
@@ -42,7 +45,7 @@ def _retention(text: str | None) -> Retention | None:
 
 
 def _tenant(row: Row) -> Tenant:
-    return Tenant(*converted(row, {5: SchemaMode, 6: _retention}))
+    return Tenant(*converted(row, {5: SchemaMode, 6: _retention, 7: bool}))
 
 
 def create_tenant(
@@ -59,12 +62,18 @@ def create_tenant(
 
 
 def update_tenant(
-    db: Connection, no: int, name: str, profile: str, schema_mode: SchemaMode, retention: Retention | None
+    db: Connection,
+    no: int,
+    name: str,
+    profile: str,
+    schema_mode: SchemaMode,
+    retention: Retention | None,
+    webhooks: bool,
 ) -> Tenant:
     encoded = None if retention is None else msgspec.json.encode(retention).decode()
     db.execute(
-        "UPDATE tenants SET name = ?, profile = ?, schema_mode = ?, retention = ? WHERE no = ?",
-        (name, profile, schema_mode.value, encoded, no),
+        "UPDATE tenants SET name = ?, profile = ?, schema_mode = ?, retention = ?, webhooks = ? WHERE no = ?",
+        (name, profile, schema_mode.value, encoded, webhooks, no),
     )
     bump(db)
     return get_tenant(db, no)
@@ -94,13 +103,23 @@ def _key(row: Row) -> ApiKey:
 
 
 def add_key(db: Connection, key: ApiKey) -> None:
-    scopes = msgspec.json.encode(key.scopes).decode()
-    values = (key.id, key.tenant_no, key.name, key.digest, key.hint, scopes, key.created_at, key.revoked_at)
+    _insert_key(db, key)
+    bump(db)
+
+
+def add_session(db: Connection, session: ApiKey, most: int, now: Millis) -> None:
+    db.execute(_EXPIRED, (session.session_of, now))
+    _insert_key(db, session)
+    db.execute(_SESSIONS_BEYOND, (session.session_of, most))
+
+
+def _insert_key(db: Connection, key: ApiKey) -> None:
+    values = list(msgspec.structs.astuple(key))
+    values[5] = msgspec.json.encode(key.scopes).decode()
     try:
         db.execute(_ADD_KEY, values)
     except sqlite3.IntegrityError as error:
         raise Conflict("this API key exists") from error
-    bump(db)
 
 
 def list_keys(db: Connection, tenant_no: int | None) -> list[ApiKey]:
@@ -120,6 +139,7 @@ def revoke_key(db: Connection, tenant_no: int | None, key_id: str, now: Millis) 
     if key.revoked_at is not None:
         return key
     db.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ?", (now, key_id))
+    db.execute("DELETE FROM api_keys WHERE session_of = ?", (key_id,))
     bump(db)
     return msgspec.structs.replace(key, revoked_at=now)
 

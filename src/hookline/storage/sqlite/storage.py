@@ -253,10 +253,16 @@ class SqliteStorage:
         return await self._write(lambda db: config.create_tenant(db, tenant_id, name, profile, key, now))
 
     async def update_tenant(
-        self, tenant_no: int, name: str, profile: str, schema_mode: SchemaMode, retention: Retention | None
+        self,
+        tenant_no: int,
+        name: str,
+        profile: str,
+        schema_mode: SchemaMode,
+        retention: Retention | None,
+        webhooks: bool = True,
     ) -> Tenant:
         return await self._write(
-            lambda db: config.update_tenant(db, tenant_no, name, profile, schema_mode, retention)
+            lambda db: config.update_tenant(db, tenant_no, name, profile, schema_mode, retention, webhooks)
         )
 
     async def list_tenants(self, after: str, limit: int) -> list[Tenant]:
@@ -270,6 +276,9 @@ class SqliteStorage:
 
     async def add_key(self, key: ApiKey) -> None:
         await self._write(lambda db: config.add_key(db, key))
+
+    async def add_session(self, session: ApiKey, most: int, now: Millis) -> None:
+        await self._write(lambda db: config.add_session(db, session, most, now))
 
     async def list_keys(self, tenant_no: int | None) -> list[ApiKey]:
         return await self._read(lambda db: config.list_keys(db, tenant_no))
