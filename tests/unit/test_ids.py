@@ -1,5 +1,6 @@
 import contextlib
 import re
+from uuid import RFC_4122, UUID
 
 import pytest
 from hypothesis import given
@@ -24,8 +25,9 @@ def test_the_alphabet_has_no_letters_that_look_alike():
 )
 def test_ids_sort_by_time(one: int, other: int, entropy: bytes, other_entropy: bytes):
     first, second = ids.time_ordered("evt", one, entropy), ids.time_ordered("evt", other, other_entropy)
-    assert (first < second) is ((one, entropy) < (other, other_entropy))
-    assert re.fullmatch(r"evt_[0-9a-f]{32}", first)
+    if one != other:
+        assert (first < second) is (one < other)
+    assert re.fullmatch(r"evt_[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", first)
     assert ids.EVENT_ID.fullmatch(first)
 
 
@@ -70,3 +72,31 @@ def test_any_text_is_an_id_or_not_found(text: str):
 )
 def test_event_ids(text: str, good: bool):
     assert bool(ids.EVENT_ID.fullmatch(text)) is good
+
+
+@given(st.integers(0, 2**47), st.binary(min_size=10, max_size=10))
+def test_stored_ids_are_uuids(now: int, entropy: bytes):
+    made = ids.time_ordered("sub", now, entropy)
+    uuid = UUID(ids.uuid_of(made))
+    assert (uuid.version, uuid.variant) == (7, RFC_4122)
+    assert ids.from_uuid("sub", str(uuid)) == ids.from_uuid("sub", str(uuid).upper()) == made
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "g" * 32, "0" * 32, "00000000-0000-7000-8000-00000000000", "{" + "0" * 36]
+)
+def test_what_is_no_uuid_names_nothing(text: str):
+    with pytest.raises(NotFound):
+        ids.from_uuid("sub", text)
+    with pytest.raises(NotFound):
+        ids.DeliveryUuids("sub_1").position(text)
+
+
+@given(st.integers(0, 2**62 - 1), st.text(max_size=40))
+def test_a_delivery_has_one_uuid_that_leads_back(position: int, subscription_id: str):
+    uuids = ids.DeliveryUuids(subscription_id)
+    text = uuids.of(position)
+    assert (UUID(text).version, UUID(text).variant, str(UUID(text))) == (8, RFC_4122, text)
+    assert uuids.position(text) == position
+    with pytest.raises(NotFound):
+        ids.DeliveryUuids(subscription_id + "x").position(text)

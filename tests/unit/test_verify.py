@@ -6,13 +6,15 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from hookline.verify import MAX_SIGNATURES, VerificationError, Verified, main, verify
+from hookline.verify import MAX_SIGNATURES, VerificationError, Verified, verify
+from hookline.verify.__main__ import main
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -56,6 +58,13 @@ def test_headers_may_be_of_any_case_and_name():
         signature_header="x-sign",
     )
     assert found.id == ID
+
+
+def test_headers_may_come_from_an_environ():
+    environ: Any = {"wsgi.version": (1, 0), "HTTP_PROXY": "a", "http_proxy": "b"}
+    environ |= {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in GOOD.items()}
+    assert verify(BODY, environ, SECRET, now=TIME).id == ID
+    assert verify(BODY, environ | GOOD, SECRET, now=TIME).id == ID
 
 
 def test_any_of_several_secrets_and_signatures_counts():
@@ -172,6 +181,12 @@ def test_a_header_given_twice_is_refused():
         verify(BODY, {**GOOD, "Webhook-Signature": WRONG}, SECRET, now=TIME)
     assert caught.value.code == "repeated_header"
     assert verify(BODY, {**GOOD, "Webhook-Id": ID}, SECRET, now=TIME)
+    assert verify(BODY, {**GOOD, "Accept": "a", "accept": "b"}, SECRET, now=TIME)
+
+
+def test_secrets_are_text():
+    with pytest.raises(TypeError, match="must be text"):
+        verify(BODY, GOOD, SECRET.encode(), now=TIME)  # pyright: ignore[reportArgumentType] - the mistake under test
 
 
 def test_the_body_must_be_raw():
