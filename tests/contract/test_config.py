@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from hookline.core.errors import Conflict, NotFound
 from hookline.core.model import (
+    ApiKey,
     Definition,
     EventType,
     Order,
@@ -70,6 +71,44 @@ async def test_a_taken_tenant_id_stores_nothing(storage: Storage, tenant: Tenant
         await storage.create_tenant("new", "New", "standard", api_key("acme"), NOW)
     assert await storage.find_tenant("new") is None
     assert await storage.find_key(api_key("second").digest) is None
+
+
+async def test_webhooks_can_be_switched_off(storage: Storage, tenant: Tenant) -> None:
+    assert tenant.webhooks
+    off = await storage.update_tenant(tenant.no, "Acme", "avvyr", SchemaMode.LOG, None, False)
+    assert off.webhooks is (await storage.get_tenant(tenant.no)).webhooks is False
+    on = await storage.update_tenant(tenant.no, "Acme", "avvyr", SchemaMode.LOG, None, True)
+    assert on.webhooks is True
+
+
+def session(name: str, tenant_no: int, of: str, expires_at: int) -> ApiKey:
+    return replace(api_key(name, tenant_no), expires_at=expires_at, session_of=f"key_{of}")
+
+
+async def test_a_session_is_a_key_that_no_list_shows(storage: Storage, tenant: Tenant) -> None:
+    version = await storage.version()
+    opened = session("s", tenant.no, "acme", NOW + 5)
+    await storage.add_session(opened, 10, NOW)
+    assert await storage.find_key(opened.digest) == opened
+    assert [key.id for key in await storage.list_keys(tenant.no)] == ["key_acme"]
+    assert await storage.version() == version
+    with pytest.raises(Conflict):
+        await storage.add_session(opened, 10, NOW)
+
+
+async def test_sessions_end_by_time_by_number_and_with_their_key(storage: Storage, tenant: Tenant) -> None:
+    await storage.add_key(api_key("other", tenant.no))
+    await storage.add_session(session("theirs", tenant.no, "other", NOW + 5), 2, NOW)
+    for number, expires_at in enumerate((NOW + 1, NOW + 9, NOW + 9, NOW + 9)):
+        await storage.add_session(session(f"s{number}", tenant.no, "acme", expires_at), 2, NOW + number)
+    names = ("theirs", "s0", "s1", "s2", "s3")
+    assert [await storage.find_key(api_key(name).digest) is not None for name in names] == [
+        True, False, False, True, True,
+    ]  # fmt: skip
+    await storage.revoke_key(tenant.no, "key_acme", NOW)
+    assert [await storage.find_key(api_key(name).digest) is not None for name in names] == [
+        True, False, False, False, False,
+    ]  # fmt: skip
 
 
 async def test_tenants_change(storage: Storage, tenant: Tenant) -> None:

@@ -1,4 +1,4 @@
-"""Write the golden files anew, after a change that is meant: ``python -m tests.golden``; then look at the difference."""
+"""Write the golden files anew after a change that is meant: ``python -m tests.golden``. Then look at the difference."""
 
 from __future__ import annotations
 

@@ -33,7 +33,10 @@ SINGLES: dict[str, tuple[str, dict[str, Any]]] = {
     "standard-shopify": ("order:created", {"profile": "standard", "signing": {"scheme": "shopify"}}),
     "standard-stripe": ("order:created", {"profile": "standard", "signing": {"scheme": "stripe"}}),
     "cloudevents-structured": ("order:created", {"profile": "cloudevents"}),
-    "cloudevents-binary": ("order:created", {"profile": "cloudevents", "profile_options": {"mode": "binary"}}),
+    "cloudevents-binary": (
+        "order:created",
+        {"profile": "cloudevents", "profile_options": {"mode": "binary"}},
+    ),
     "evolutionx-thin": ("order.created", {"profile": "evolutionx"}),
     "evolutionx-get": ("order.created", {"profile": "evolutionx", "method": "GET"}),
     "avvyr-unsigned": ("orderCreated", {"profile": "avvyr"}),
@@ -49,7 +52,10 @@ def all_requests() -> Iterator[tuple[Path, bytes]]:
     """Each golden file and what it must hold."""
     for profile, spec in PLATFORMS.items():
         for name, event_type in shipped(profile).items():
-            yield DATA / profile / f"{file_name(name)}.http", request(event_type, {"profile": profile, **spec})
+            yield (
+                DATA / profile / f"{file_name(name)}.http",
+                request(event_type, {"profile": profile, **spec}),
+            )
     every = {name: found for profile in PLATFORMS for name, found in shipped(profile).items()}
     for file, (name, spec) in SINGLES.items():
         yield DATA / "forms" / f"{file}.http", request(every[name], spec)
@@ -60,7 +66,7 @@ def file_name(event_type: str) -> str:
 
 
 def request(event_type: EventType, spec: dict[str, Any]) -> bytes:
-    """Request line, headers in their order, an empty line, the body. The sender adds Host, Accept and Content-Length."""
+    """Request line, headers, an empty line, the body. The sender adds Host, Accept and Content-Length."""
     definition = drafted({"url": URL, **spec}).spec.definition()
     key = {"v1": STANDARD_SECRET, "v1a": PRIVATE_KEY}.get(definition.signing.scheme, SECRET)
     keys = (SigningKey(key, 0),) if definition.signing.scheme != "none" else ()
