@@ -274,3 +274,11 @@ def test_a_profile_that_does_not_exist_is_one_fault():
 
 def test_titles_and_names_are_told():
     assert all(cast("str", profile.title) and name == profile.name for name, profile in PROFILES.items())
+
+
+@pytest.mark.parametrize("hostile", [{}, [], 7, None, "x", True])
+def test_what_is_no_profile_or_scheme_is_a_fault_not_a_crash(hostile: Any):
+    for fields in ({"profile": hostile}, {"signing": {"scheme": hostile}}, {"signing": hostile}):
+        draft = drafted({"url": "https://a.example", **fields})
+        rules = Rules(AddressRule(), frozenset(PROFILES))
+        assert draft.with_rules(check_definition(draft.spec.definition(), rules)) or hostile == {}

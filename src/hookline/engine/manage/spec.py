@@ -197,7 +197,7 @@ def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
     plain = _plain(defaults)
     scheme = _scheme(spec)
     if scheme in _SCHEMES and scheme not in (SignatureScheme.NONE, defaults.signing.scheme):
-        plain["signing"] = _plain(signing_of(SignatureScheme(str(scheme))))
+        plain["signing"] = _plain(signing_of(SignatureScheme(scheme)))
     return plain
 
 
@@ -208,9 +208,10 @@ def _plain(struct: Struct) -> dict[str, Any]:
 _SCHEMES = frozenset(scheme.value for scheme in SignatureScheme)
 
 
-def _scheme(spec: Mapping[str, Any]) -> object:
+def _scheme(spec: Mapping[str, Any]) -> str | None:
     signing: object = spec.get("signing")
-    return cast("dict[str, object]", signing).get("scheme") if isinstance(signing, dict) else None
+    found = cast("dict[str, object]", signing).get("scheme") if isinstance(signing, dict) else None
+    return found if isinstance(found, str) else None
 
 
 # --- reading --------------------------------------------------------------------------------------------
