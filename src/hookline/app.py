@@ -37,12 +37,17 @@ from hookline.engine.dispatch.delivery import Chance
 from hookline.engine.dispatch.shard import ShardTools
 from hookline.engine.dispatch.turns import Turns
 from hookline.engine.dispatch.worker import Worker, retention_days
+from hookline.engine.presence import Presence
 from hookline.engine.publish import Publisher, PublishLimits
 from hookline.engine.tokens import TokenCache
+from hookline.engine.types import EventTypeCatalogue, Shelves, follow_folder
 from hookline.observe import Metrics, log
-from hookline.ports import Storage, Vault
+from hookline.ports import Bells, Sender, Storage, Vault, Wake
 from hookline.profiles import PROFILES
-from hookline.sender.curl import CurlSender
+from hookline.profiles.folder import CatalogueFolder
+from hookline.sender.curl import CurlSender, default_ca_file
+from hookline.sender.mail import MailSender, trusted
+from hookline.sender.router import RoutedSender
 from hookline.settings import Settings, master_keys, operator_key
 from hookline.storage.sqlite import SqliteStorage
 from hookline.storage.wake import LocalWake, SocketWake, WakeListener
@@ -92,9 +97,10 @@ class Parts(Struct, frozen=True):
     clock: SystemClock
     vault: AesGcmVault
     metrics: Metrics
-    sender: CurlSender
+    sender: Sender
     tokens: TokenCache
-    wake: LocalWake | SocketWake
+    wake: Wake
+    bells: Bells
 
 
 class _AwaitedTokens:
@@ -139,6 +145,32 @@ def make_storage(settings: Settings) -> Storage:
     return SqliteStorage(path)
 
 
+def make_sender(settings: Settings, own_addresses: Sequence[tuple[str, int]]) -> Sender:
+    """The way to endpoints and, if there is a mail server, to mailboxes."""
+    mail = make_mail_sender(settings)
+    http = CurlSender(
+        AddressRule(settings.allow_networks, allow_http=settings.allow_http),
+        ca_file=settings.ca_file,
+        http2=settings.http2,
+        proxy=settings.proxy,
+        doh_url=settings.doh_url,
+        own_addresses=own_addresses,
+    )
+    return RoutedSender(http, mail)
+
+
+def make_mail_sender(settings: Settings) -> MailSender | None:
+    """Raises ``SettingsInvalid`` if its TLS cannot be set up."""
+    if settings.smtp_url is None or settings.smtp_from is None:
+        return None
+    try:
+        context = trusted(settings.ca_file or default_ca_file())
+    except OSError as error:
+        fault = Fault("HOOKLINE_CA_FILE", f"the certificates cannot be read: {error}")
+        raise SettingsInvalid("A setting is not valid", [fault]) from error
+    return MailSender(settings.smtp_url, settings.smtp_from, context, interval=settings.mail_interval)
+
+
 @asynccontextmanager
 async def open_parts(settings: Settings, own_addresses: Sequence[tuple[str, int]]) -> AsyncGenerator[Parts]:
     """Open storage, sender and the rest, and close them in turn at the end. ``own_addresses`` are never called."""
@@ -147,25 +179,17 @@ async def open_parts(settings: Settings, own_addresses: Sequence[tuple[str, int]
     await storage.open()
     clock, metrics = SystemClock(), Metrics()
     vault = AesGcmVault(master_keys(settings), os.urandom)
-    sender = CurlSender(
-        AddressRule(settings.allow_networks, allow_http=settings.allow_http),
-        ca_file=settings.ca_file,
-        http2=settings.http2,
-        proxy=settings.proxy,
-        doh_url=settings.doh_url,
-        own_addresses=own_addresses,
-    )
-    local = settings.role != "api"
-    wake_path = settings.data_dir / "wake"
-    wake = LocalWake() if local else SocketWake(wake_path)
-    listener = WakeListener(wake_path, wake) if isinstance(wake, LocalWake) else None
+    sender = make_sender(settings, own_addresses)
+    bells, wake_path = LocalWake(), settings.data_dir / "wake"
+    knocking = SocketWake(wake_path) if settings.role == "api" else None
+    listener = WakeListener(wake_path, bells) if knocking is None else None
+    tokens = TokenCache(sender, clock)
     try:
-        yield Parts(settings, storage, clock, vault, metrics, sender, TokenCache(sender, clock), wake)
+        yield Parts(settings, storage, clock, vault, metrics, sender, tokens, knocking or bells, bells)
     finally:
-        if listener is not None:
-            listener.close()
-        if isinstance(wake, SocketWake):
-            wake.close()
+        for end in (listener, knocking):
+            if end is not None:
+                end.close()
         await sender.close()
         await storage.close()
 
@@ -188,7 +212,11 @@ def make_publisher(parts: Parts, catalogue: Catalogue) -> Publisher:
 
 
 def make_services(
-    parts: Parts, publisher: Publisher, catalogue: Catalogue, checks: Mapping[str, Check]
+    parts: Parts,
+    types: EventTypeCatalogue,
+    publisher: Publisher,
+    catalogue: Catalogue,
+    checks: Mapping[str, Check],
 ) -> Services:
     """What the API answers from."""
     settings = parts.settings
@@ -204,10 +232,13 @@ def make_services(
         vault=parts.vault,
         sender=parts.sender,
         tokens=_AwaitedTokens(parts.tokens),
+        types=types,
         publisher=publisher,
         metrics=parts.metrics,
         rules=Rules(
-            AddressRule(settings.allow_networks, allow_http=settings.allow_http), frozenset(PROFILES)
+            AddressRule(settings.allow_networks, allow_http=settings.allow_http),
+            frozenset(PROFILES),
+            mail=settings.smtp_url is not None,
         ),
         on_change=changed,
         checks=checks,
@@ -216,31 +247,40 @@ def make_services(
             batch_bytes=settings.max_batch_bytes,
             batch_items=settings.max_batch_items,
             metrics=settings.metrics,
+            retention=_retention(settings),
         ),
+    )
+
+
+def _retention(settings: Settings) -> Retention:
+    return Retention(
+        settings.retention_events_days, settings.retention_attempts_days, settings.retention_bodies_days
     )
 
 
 def make_worker(parts: Parts) -> Worker:
     """The way out."""
     settings = parts.settings
-    retention = Retention(
-        settings.retention_events_days, settings.retention_attempts_days, settings.retention_bodies_days
-    )
+    retention = _retention(settings)
     turns = Turns(settings.max_in_flight, parts.clock, parts.metrics)
     tools = ShardTools(
         storage=parts.storage,
         sender=parts.sender,
         tokens=parts.tokens,
         turns=turns,
-        wake=parts.wake,
+        wake=parts.bells,
         clock=parts.clock,
         chance=Chance(random.random, IdEntropy()),
         metrics=parts.metrics,
         compose=partial(_compose, parts.vault, settings.user_agent),
         retention_days=partial(retention_days, retention),
     )
-    owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-    return Worker(owner, tools, settings.lease_seconds, retention)
+    return Worker(node_name(), tools, settings.lease_seconds, retention, settings.role)
+
+
+def node_name() -> str:
+    """Names this process among those of the installation."""
+    return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
 def _checks(worker: Worker | None) -> dict[str, Check]:
@@ -282,11 +322,15 @@ async def serve(settings: Settings, ready: Callable[[Started], None]) -> None:
     stop = _stop_signal()
     with _bound(settings) as sockets:
         async with open_parts(settings, _own_addresses(settings, sockets)) as parts:
-            catalogue = Catalogue(parts.storage)
+            folder = CatalogueFolder(settings.catalogue_dir or settings.data_dir / "catalogue")
+            shelves = Shelves()
+            shelves.put(await asyncio.to_thread(folder.read) or ())
+            types = EventTypeCatalogue(parts.storage, shelves)
+            catalogue = Catalogue(types)
             publisher = make_publisher(parts, catalogue)
             worker = make_worker(parts) if settings.role != "api" else None
             await renew_secrets(parts.storage, parts.vault)
-            services = make_services(parts, publisher, catalogue, _checks(worker))
+            services = make_services(parts, types, publisher, catalogue, _checks(worker))
             await services.tenants.adopt_operator_key(operator_key(settings, services.tenants.new_secret))
             make_app = create_watch_app if settings.role == "delivery" else create_app
             server = HttpServer(make_app(services), sockets, settings.shutdown_grace, HTTP)
@@ -295,8 +339,12 @@ async def serve(settings: Settings, ready: Callable[[Started], None]) -> None:
                 "changes": partial(follow_changes, parts.storage, services.changed),
                 "http": server.run,
             }
+            if settings.role != "delivery":
+                work["types"] = partial(follow_folder, folder, shelves, services.changed)
             if worker is not None:
                 work["worker"] = worker.run
+            else:
+                work["presence"] = Presence(node_name(), settings.role, parts.storage, parts.clock).run
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(_lasting(one, stop), name=name) for name, one in work.items()]
                 await server.started()

@@ -7,7 +7,7 @@ it asks. Endpoint and tenant ids are never labels: their number is not bounded.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -48,16 +48,26 @@ class Counter(_Named):
 
 
 class Gauge(_Named):
-    """A number as it is now."""
+    """A number as it is now: of the process, or put together from its parts."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_combine", "_parts")
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, combine: Callable[[Iterable[float]], float] = sum) -> None:
         super().__init__(name, text)
-        self.value = 0.0
+        self._combine = combine
+        self._parts: dict[object, float] = {}
 
-    def set(self, value: float) -> None:
-        self.value = value
+    @property
+    def value(self) -> float:
+        return self._combine(self._parts.values()) if self._parts else 0.0
+
+    def set(self, value: float, part: object = None) -> None:
+        """What ``part`` contributes."""
+        self._parts[part] = value
+
+    def forget(self, part: object) -> None:
+        """The part contributes nothing any more."""
+        self._parts.pop(part, None)
 
     def family(self) -> Metric:
         return GaugeMetricFamily(self.name, self.help, self.value)
@@ -133,9 +143,17 @@ class Metrics(Collector):
         self.lanes_stopped = Gauge("lanes_stopped", "Subscriptions that are paused or disabled")
         self.breakers_open = Gauge("breakers_open", "Subscriptions whose breaker is open")
         self.oldest_due_seconds = Gauge(
-            "oldest_due_seconds", "Age of the oldest delivery that is due, not sent"
+            "oldest_due_seconds", "Age of the oldest delivery that is due, not sent", max
         )
         self.lag = Gauge("log_lag_events", "Events in the log that matching has not reached")
+        self.by_part = (
+            self.lanes_behind,
+            self.lanes_stopped,
+            self.breakers_open,
+            self.oldest_due_seconds,
+            self.lag,
+        )
+        """Gauges that each slice of a shard contributes to."""
         self.registry = CollectorRegistry()
         self.registry.register(self)
 

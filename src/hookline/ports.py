@@ -4,12 +4,14 @@ Storage speaks in whole transactions. Every method is atomic: it happens wholly 
 it returns, it is durable (synced to disk). Methods raise ``StorageUnavailable`` if the storage does not answer and
 ``Fenced`` where an epoch is given and another owner holds the shard.
 
-A *shard* is a stretch of the log with its own dense positions 1, 2, 3 …; a tenant lives in one shard.
+A *shard* is a stretch of the log with its own dense positions 1, 2, 3 …; a tenant lives in one shard. A *slice* is a
+part of the subscriptions of a shard: it is delivered by one worker, so the slices of a large tenant's shard can have
+several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -128,13 +130,29 @@ class Vault(Protocol):
 
 
 class Wake(Protocol):
-    """A hint that there is something new; may be lost, so everyone polls as well."""
+    """Gives a hint that there is something new in some shards; it may be lost, so everyone polls as well."""
 
-    def notify(self) -> None: ...
+    def notify(self, shards: Collection[int] | None = None) -> None:
+        """``shards`` of None means all of them."""
+        ...
+
+
+class Bell(Protocol):
+    """Where the hints about one shard arrive. One that came between two waits ends the second at once."""
 
     async def wait(self, seconds: float) -> None:
         """Return when notified, or after ``seconds``."""
         ...
+
+    def close(self) -> None:
+        """Hints are wanted no more."""
+        ...
+
+
+class Bells(Wake, Protocol):
+    """Both ends of the hints, for a process that delivers."""
+
+    def listen(self, shard: int) -> Bell: ...
 
 
 # --- storage: the log --------------------------------------------------------------------------------
@@ -168,6 +186,8 @@ PAGE_BYTES = 4 << 20
 
 class EventLog(Protocol):
     """Append to the log and read it in order."""
+
+    shards: int
 
     async def append(self, events: Sequence[NewEvent], now: Millis) -> list[Appended]:
         """Store all in one transaction, in order, answering each in turn.
@@ -205,12 +225,23 @@ class EventLog(Protocol):
 
 
 class Lease(Struct, frozen=True):
-    """The right to deliver a shard until ``expires_at``; ``epoch`` rises with each new owner."""
+    """The right to deliver a slice of a shard until ``expires_at``; ``epoch`` rises with each new owner."""
 
     shard: int
     owner: str
     epoch: int
     expires_at: Millis
+    slice: int = 0
+
+
+class Node(Struct, frozen=True):
+    """A process of the installation, as it tells of itself. ``role`` is ``all``, ``api`` or ``delivery``."""
+
+    id: str
+    role: str
+    version: str
+    started_at: Millis
+    seen_at: Millis = 0
 
 
 class LanePosition(Struct, frozen=True):
@@ -229,7 +260,7 @@ class LanePosition(Struct, frozen=True):
 
 
 class ShardState(Struct, frozen=True):
-    """Everything a new owner of a shard starts from.
+    """Everything a new owner of a slice of a shard starts from: its own subscriptions, lanes and replays.
 
     Lanes that are live are settled up to ``watermark``: their cursor is the larger of the two. A subscription
     without a lane state starts at its ``start_after`` with sequence 0.
@@ -243,7 +274,10 @@ class ShardState(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """One batch of outcomes, and the state of the shard after it. See ``DeliveryStore.record``."""
+    """One batch of outcomes, and the state of the slice after it. See ``DeliveryStore.record``.
+
+    ``number`` counts the batches of an epoch from 1; 0 is a batch without a number.
+    """
 
     shard: int
     epoch: int
@@ -257,12 +291,30 @@ class Record(Struct, frozen=True):
     """Subscription numbers to disable, with the reason; one that is not active stays as it is."""
     operational: Sequence[NewEvent] = ()
     """Events of Hookline's own (``hookline.…``), appended to the log in the same transaction."""
+    slice: int = 0
+    number: int = 0
 
 
 class DeliveryStore(Protocol):
     """The records of delivery. Only a shard's owner writes them, and each write proves it by its epoch."""
 
-    async def lease(self, shard: int, owner: str, now: Millis, seconds: float) -> Lease | None:
+    slices: int
+
+    async def beat(self, node: Node, now: Millis, seconds: float) -> list[Node]:
+        """Note that the node lives; returns all nodes that were heard of within ``seconds``, this one too, by id."""
+        ...
+
+    async def leave(self, node_id: str) -> None:
+        """The node ends: nobody counts on it any more."""
+        ...
+
+    async def leases(self, now: Millis) -> list[Lease]:
+        """All slices, by shard and slice; ``owner`` is empty where the lease can be taken now."""
+        ...
+
+    async def lease(
+        self, shard: int, owner: str, now: Millis, seconds: float, slice: int = 0
+    ) -> Lease | None:
         """Take or renew the lease. None if another owner holds it. Renewing keeps the epoch, taking raises it.
 
         A lease may be taken before it expires if its owner is known to be dead.
@@ -273,14 +325,15 @@ class DeliveryStore(Protocol):
         """Give the lease back at once; nothing happens if it was lost meanwhile."""
         ...
 
-    async def load_shard(self, shard: int, epoch: int) -> ShardState:
+    async def load_shard(self, shard: int, epoch: int, slice: int = 0) -> ShardState:
         """Read what a new owner starts from. Raises ``Fenced``."""
         ...
 
     async def record(self, batch: Record) -> None:
         """Write one batch: attempts, settled and unsettled deliveries (each replaces what was there for its
         delivery), lanes, watermark, disabled subscriptions (a change of configuration) and operational events.
-        Raises ``Fenced`` and writes nothing if the epoch is not the shard's.
+        Raises ``Fenced`` and writes nothing if the epoch is not the slice's. A batch whose number is not above the last
+        one's of its epoch was written before, and is not written again: its answer was lost.
         """
         ...
 
@@ -550,8 +603,6 @@ class RetentionStore(Protocol):
 
 class Storage(EventLog, DeliveryStore, ConfigStore, QueryStore, RetentionStore, Protocol):
     """All roles together, with its life."""
-
-    shards: int
 
     async def open(self) -> None:
         """Connect, and check or migrate the schema."""

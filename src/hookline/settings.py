@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from hookline import __version__
 from hookline.core.errors import Fault, SettingsInvalid
+from hookline.core.mail import MailServer, Originator, mail_server, originator
 
 PREFIX = "HOOKLINE_"
 
@@ -166,9 +167,22 @@ def _networks(text: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
+def _mail_server(text: str) -> MailServer | None:
+    return mail_server(text) if text else None
+
+
+def _originator(text: str) -> Originator | None:
+    return originator(text) if text else None
+
+
 def _existing_file(text: str) -> Path | None:
     path = Path(text).expanduser()
     return _within(path, path.is_file()) if text else None
+
+
+def _existing_folder(text: str) -> Path | None:
+    path = Path(text).expanduser()
+    return _within(path, path.is_dir()) if text else None
 
 
 def _master_keys(text: str) -> tuple[bytes, ...]:
@@ -193,10 +207,17 @@ _NETWORKS = Kind(
 _MASTER_KEYS = Kind(f"base64 of {MASTER_KEY_BYTES} bytes; several parted by commas", _master_keys)
 _FOLDER = Kind("a path", lambda text: Path(text).expanduser())
 _FILE = Kind("the path of a file that exists", _existing_file)
+_EXISTING_FOLDER = Kind("the path of a folder that exists", _existing_folder)
 _DATABASE = Kind("sqlite:///<path> or postgresql://<user>@<host>/<database>", _database_url)
 _HOST = _matching(r"[A-Za-z0-9_.:%-]+", "a host name or an IP address")
 _KEY = _matching(rf"({_PRINTABLE}{{20,200}})?", "20 to 200 printable characters without spaces")
 _AGENT = _matching(rf"{_PRINTABLE}({_PRINTABLE}| ){{0,198}}", "up to 200 printable characters")
+_MAIL_SERVER = Kind(
+    "smtp://<user>:<password>@<host>:587 or smtps://<user>:<password>@<host>:465, with or without user and password, "
+    "which are percent-encoded; after smtp://… also ?starttls=required, offered or never",
+    _mail_server,
+)
+_ORIGINATOR = Kind("a mail address, alone or as Name <address>", _originator)
 _ROLE: Kind[Role] = _choice("all", "api", "delivery")
 _LOG_LEVEL: Kind[LogLevel] = _choice("debug", "info", "warning", "error")
 _LOG_FORMAT: Kind[LogFormat] = _choice("json", "console")
@@ -236,6 +257,12 @@ class Settings:
 
     data_dir: Path = _setting(
         _FOLDER, "hookline-data", "The folder for the embedded database and the keys that are made here."
+    )
+    catalogue_dir: Path | None = _setting(
+        _EXISTING_FOLDER,
+        "",
+        "A folder with files of event types, beside those that come with the profiles. Changes are taken up while "
+        "it runs. Without it: the folder `catalogue` in the data folder, if there is one.",
     )
     database_url: str = _setting(
         _DATABASE,
@@ -281,7 +308,9 @@ class Settings:
         "in `allow_networks`: elsewhere anyone on the way could read the events.",
     )
     ca_file: Path | None = _setting(
-        _FILE, "", "Certificates (PEM) of authorities to trust for endpoints, instead of the usual ones."
+        _FILE,
+        "",
+        "Certificates (PEM) of authorities to trust for endpoints and the mail server, instead of the usual ones.",
     )
     proxy: str = _setting(
         _url("http", "https", "socks5h"),
@@ -294,6 +323,25 @@ class Settings:
     )
     http2: bool = _setting(_FLAG, "false", "Offer HTTP/2 to endpoints.")
     user_agent: str = _setting(_AGENT, f"Hookline/{__version__}", "The `User-Agent` of deliveries.")
+
+    smtp_url: MailServer | None = _setting(
+        _MAIL_SERVER,
+        "",
+        "The SMTP server for subscriptions whose URL is `mailto:<address>`; without it there can be none. `smtp://` "
+        "uses STARTTLS if it is offered; with a password it must be, unless `?starttls=offered` or `never` is given.",
+        secret=True,
+    )
+    smtp_from: Originator | None = _setting(
+        _ORIGINATOR,
+        "",
+        "The address that mails come from. Mails that cannot be delivered in the end come back to it.",
+    )
+    mail_interval: float = _setting(
+        _duration("0s", "1d"),
+        "5m",
+        "A subscription sends one mail to its address in this time. The others are held back and counted, and the next "
+        "one tells how many. 0 sends them all.",
+    )
 
     retention_events_days: int = _setting(
         _DAYS, "60", "How many days events are kept, unless their tenant says otherwise."
@@ -325,6 +373,7 @@ SECTIONS = {
     "data_dir": "Storage",
     "max_event_bytes": "Publishing",
     "max_in_flight": "Delivery",
+    "smtp_url": "Mail",
     "retention_events_days": "Retention",
     "log_level": "Watching",
 }
@@ -461,6 +510,10 @@ def _contradictions(settings: Settings) -> Iterator[Fault]:
         yield Fault(
             f"{PREFIX}MAX_EVENT_BYTES",
             f"an event may not be larger than a batch ({settings.max_batch_bytes} bytes)",
+        )
+    if settings.smtp_url is not None and settings.smtp_from is None:
+        yield Fault(
+            f"{PREFIX}SMTP_FROM", f"is needed with {PREFIX}SMTP_URL: the address that mails come from"
         )
 
 

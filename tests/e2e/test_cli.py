@@ -273,6 +273,30 @@ def test_the_catalogue(shop, tmp_path):
     assert shop.json("event-types", "deprecate", "order:created")["deprecated_at"]
     assert shop.json("event-types", "show", "order:created")["deprecated_at"]
     assert shop.json("event-types", "deprecate", "order:created", "--undo")["deprecated_at"] is None
+    assert {"name": "orders", "types": 1} in shop.lines("event-types", "groups")
+    assert [one["name"] for one in shop.lines("event-types", "list", "--group", "orders")] == [
+        "order:created"
+    ]
+    assert shop.lines("event-types", "list", "--group", "none") == []
+    assert "order.created" in json.loads(shop.run("event-types", "export"))["channels"]
+    exported = json.loads(shop.run("event-types", "export", "--format", "openapi"))
+    assert "order:created" in exported["webhooks"]
+    (tmp_path / "one.json").write_text(
+        '{"group": "", "types": [{"name": "a", "description": "", "usage": "", "schema": true, "example": 1}]}'
+    )
+    checked = shop.run("event-types", "check", str(tmp_path / "one.json"))
+    assert checked == f"{tmp_path}/one.json: 1 event type for all profiles\n"
+    complaint = shop.run(
+        *("event-types", "check", str(tmp_path / "schema.json"), str(tmp_path / "none.json")), code=1
+    )
+    assert complaint.splitlines() == [
+        f"Error: {tmp_path}/schema.json: 4 faults",
+        "  type: is not known; did you mean 'types'?",
+        "  required: is not known; known are $defs, group, profile, types",
+        "  group: is required",
+        "  types: is required",
+        f"Error: {tmp_path}/none.json: cannot be read: No such file or directory",
+    ]
 
 
 def test_the_life_of_a_subscription(shop, receiver):

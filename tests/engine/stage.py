@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
@@ -39,8 +39,10 @@ from hookline.engine.manage import Range, Replays, Subscriptions
 from hookline.engine.publish import Published, Publisher, PublishLimits
 from hookline.engine.read import Reader
 from hookline.engine.tokens import TokenCache
+from hookline.engine.types import EventTypeCatalogue
 from hookline.observe import Metrics
 from hookline.ports import Delivery, DeliveryQuery, Record, Storage
+from hookline.profiles import PROFILES
 from hookline.storage.memory import MemoryStorage
 from hookline.storage.wake import LocalWake
 from tests.engine.endpoints import Endpoint, Wire
@@ -71,6 +73,7 @@ class Watched:
     def __init__(self, storage: MemoryStorage) -> None:
         self._storage = storage
         self.shards = storage.shards
+        self.slices = storage.slices
         self.calls: Counter[str] = Counter()
         self.records: list[Record] = []
         self.alive = True
@@ -132,7 +135,7 @@ class WorkerProcess:
     @property
     def lanes(self) -> dict[int, Any]:
         """The lanes by subscription number."""
-        return self.worker._shards[0]._roster.lanes
+        return self.worker._shards[0, 0]._roster.lanes
 
     def kill(self) -> None:
         """As kill -9: from now on it hears, stores and sends nothing."""
@@ -177,13 +180,13 @@ class Stage:
         self.endpoints: dict[str, Endpoint] = {}
         self.workers: list[WorkerProcess] = []
         self.vault = AesGcmVault([b"k" * 32], self.entropy)
-        rules = Rules(AddressRule(allow_http=True))
+        rules = Rules(AddressRule(allow_http=True), frozenset(PROFILES))
         self.subscriptions = Subscriptions(self.storage, self.clock, self.entropy, self.vault, rules)
         self.reader = Reader(self.storage)
         self.replays = Replays(self.storage, self.clock, self.entropy, self.reader)
         self.log = Watched(self.storage)
         """The publisher's connection to the storage."""
-        self.catalogue = Catalogue(self.storage)
+        self.catalogue = Catalogue(EventTypeCatalogue(self.storage))
         self.metrics = Metrics()
         self.publisher = Publisher(
             cast("Storage", self.log), self.catalogue, self.clock, self.entropy, self, self.metrics, limits
@@ -231,14 +234,10 @@ class Stage:
         self.worker.kill()
         return await self.start_worker()
 
-    def notify(self) -> None:
+    def notify(self, shards: Collection[int] | None = None) -> None:
         """Wake the workers: the stage is its publisher's ``Wake``."""
         for process in self.workers:
-            process.wake.notify()
-
-    async def wait(self, seconds: float) -> None:
-        """Nobody waits on the stage."""
-        await asyncio.sleep(seconds)
+            process.wake.notify(shards)
 
     def composer(self, subscription: Subscription, tenant: Tenant) -> Composer:
         """As the application makes them."""

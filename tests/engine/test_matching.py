@@ -7,6 +7,7 @@ import pytest
 
 from hookline.core.errors import InvalidInput
 from hookline.engine.manage import Trials
+from hookline.engine.types import EventTypeCatalogue
 from tests.engine.endpoints import Endpoint
 from tests.engine.stage import Stage
 
@@ -101,9 +102,8 @@ async def test_a_paused_subscription_gets_nothing_and_costs_no_reads(stage: Stag
 
 async def test_a_preview_says_whether_an_event_matches_and_why(stage: Stage):
     subscription, endpoint = await stage.subscribe(events=["order:*"], filter="data.total > 10")
-    trials = Trials(
-        stage.storage, stage.clock, stage.entropy, stage.subscriptions, stage.worker.wire, _NoTokens()
-    )
+    types = EventTypeCatalogue(stage.storage)
+    trials = Trials(types, stage.clock, stage.entropy, stage.subscriptions, stage.worker.wire, _NoTokens())
     cheap = await trials.synthetic(stage.shop, "order:created", b'{"total": 5}')
     preview = trials.preview(stage.shop, subscription, cheap)
     assert not preview.matches

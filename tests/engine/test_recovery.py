@@ -179,14 +179,14 @@ async def test_idle_lanes_write_nothing_and_a_restart_does_not_read_the_log_for_
     successor = await stage.restart()
     await stage.pass_time(5)
     assert successor.storage.calls["read_page"] == 0
-    assert successor.worker._shards[0]._feeder.head == 600
+    assert successor.worker._shards[0, 0]._feeder.head == 600
 
 
 async def test_a_watermark_that_moved_is_written_even_if_nothing_was_sent(stage: Stage):
     await stage.publish_many(100)
     await stage.pass_time(3)
     successor = await stage.restart()
-    state = await stage.storage.load_shard(0, successor.worker._leases[0].epoch)
+    state = await stage.storage.load_shard(0, successor.worker._leases[0, 0].epoch)
     assert state.watermark == 100
 
 
@@ -305,11 +305,11 @@ def fail(*_: object) -> None:
 
 
 async def test_a_lease_that_cannot_be_renewed_for_a_moment_is_not_lost(stage: Stage):
-    lease = stage.worker.worker._leases[0]
+    lease = stage.worker.worker._leases[0, 0]
     stage.worker.storage.down = True
     await stage.pass_time(LEASE / 2)
     stage.worker.storage.down = False
     await stage.pass_time(LEASE)
-    renewed: Lease = stage.worker.worker._leases[0]
+    renewed: Lease = stage.worker.worker._leases[0, 0]
     assert renewed.epoch == lease.epoch
     assert renewed.expires_at > lease.expires_at

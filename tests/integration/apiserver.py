@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
@@ -24,8 +25,11 @@ from hookline.core.model import Auth, Millis
 from hookline.core.vault import AesGcmVault
 from hookline.engine.catalogue import Catalogue
 from hookline.engine.publish import Publisher
+from hookline.engine.types import EventTypeCatalogue, Shelves, follow_folder
 from hookline.observe import Metrics
 from hookline.ports import Storage
+from hookline.profiles import PROFILES
+from hookline.profiles.folder import CatalogueFolder
 from hookline.sender.curl import CurlSender
 from hookline.storage.wake import LocalWake
 
@@ -135,7 +139,11 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def api_server(make_storage: Callable[[], Storage], options: Options | None = None) -> Iterator[Api]:
+def api_server(
+    make_storage: Callable[[], Storage],
+    options: Options | None = None,
+    catalogue_dir: Path = Path("no-such-folder"),
+) -> Iterator[Api]:
     """Run the API over a storage; everything is gone afterwards."""
     ready: list[Api] = []
     started, stop = threading.Event(), threading.Event()
@@ -143,7 +151,7 @@ def api_server(make_storage: Callable[[], Storage], options: Options | None = No
 
     def run() -> None:
         try:
-            asyncio.run(_serve(make_storage(), options, ready, started, stop))
+            asyncio.run(_serve(make_storage(), options, catalogue_dir, ready, started, stop))
         except BaseException as error:  # noqa: BLE001 - told to the test
             failures.append(error)
         finally:
@@ -167,13 +175,17 @@ def api_server(make_storage: Callable[[], Storage], options: Options | None = No
 async def _serve(
     storage: Storage,
     options: Options | None,
+    catalogue_dir: Path,
     ready: list[Api],
     started: threading.Event,
     stop: threading.Event,
 ) -> None:
     await storage.open()
     clock, metrics = SystemClock(), Metrics()
-    catalogue = Catalogue(storage)
+    folder, shelves = CatalogueFolder(catalogue_dir), Shelves()
+    shelves.put(folder.read() or ())
+    types = EventTypeCatalogue(storage, shelves)
+    catalogue = Catalogue(types)
     publisher = Publisher(storage, catalogue, clock, os.urandom, LocalWake(), metrics)
     rule = AddressRule([ip_network("127.0.0.0/8")], allow_http=True)
     sender = CurlSender(rule)
@@ -190,9 +202,10 @@ async def _serve(
         vault=AesGcmVault([bytes(32)], os.urandom),
         sender=sender,
         tokens=Tokens(),
+        types=types,
         publisher=publisher,
         metrics=metrics,
-        rules=Rules(rule),
+        rules=Rules(rule, frozenset(PROFILES)),
         on_change=changed,
         options=options,
     )
@@ -209,6 +222,7 @@ async def _serve(
     server = _Server(config)
     async with asyncio.TaskGroup() as tasks:
         publishing = tasks.create_task(publisher.run())
+        following = tasks.create_task(follow_folder(folder, shelves, services.changed))
         serving = tasks.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.005)
@@ -219,5 +233,6 @@ async def _serve(
         server.should_exit = True
         await serving
         publishing.cancel()
+        following.cancel()
     await sender.close()
     await storage.close()

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from hookline.api.openapi import OPERATIONAL, document
+from hookline.api.messages import OPERATIONAL
+from hookline.api.openapi import document
 from hookline.api.table import ROUTES
 from hookline.storage.memory import MemoryStorage
 from tests.integration.apiserver import Api, api_server
@@ -63,7 +64,7 @@ def test_webhooks_are_those_of_the_callers_catalogue(api: Api, tenant: Api) -> N
     webhooks = tenant.get("/openapi.json")["webhooks"]
     assert set(webhooks) == {*own, "order:created"}
     schema = webhooks["order:created"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert schema["properties"]["data"]["$id"] == "urn:hookline:event-type:order:created"
+    assert schema["properties"]["data"] == {"$ref": "#/components/schemas/event.order.created"}
     assert schema["examples"][0]["data"] == {"number": "4471"}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from hookline.core.matching import Matcher, Payload
 from hookline.core.model import Definition, Event, Millis, Order, Position
+from hookline.engine.dispatch.worker import Part
 
 WAITING = "waiting"
 FINAL = frozenset({"succeeded", "failed", "expired"})
@@ -81,11 +82,12 @@ class Queue:
 class Book:
     """One subscription: its definitions by position, and what must come of each event that they match."""
 
-    def __init__(self, no: int, sub_id: str, tenant_no: int, shard: int, start_after: Position) -> None:
+    def __init__(self, no: int, sub_id: str, tenant_no: int, part: Part, start_after: Position) -> None:
         self.no = no
         self.id = sub_id
         self.tenant_no = tenant_no
-        self.shard = shard
+        self.part = part
+        self.shard, _ = part
         self.start_after = start_after
         self.definitions: dict[int, Definition] = {}
         self.changed_at = 0.0

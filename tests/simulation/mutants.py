@@ -17,7 +17,7 @@ from hookline.engine.dispatch.lane import Job, Lane
 from hookline.engine.dispatch.ordered import OrderedLane
 from hookline.engine.dispatch.watermark import Watermark
 from hookline.storage.common import event_at
-from hookline.storage.memory.state import MemoryState, Shard
+from hookline.storage.memory.state import MemoryState, Slice
 
 Bug = Callable[[], AbstractContextManager[object]]
 
@@ -46,8 +46,8 @@ def watermark_ignores_holds() -> Iterator[None]:
 def epoch_not_checked() -> AbstractContextManager[object]:
     """The storage takes records from whoever sends them."""
 
-    def unfenced(state: MemoryState, shard: int, epoch: int) -> Shard:
-        return state._shards[shard]
+    def unfenced(state: MemoryState, shard: int, slice: int, epoch: int) -> Slice:
+        return state._shards[shard].slices[slice]
 
     return patch.object(MemoryState, "_fenced", unfenced)
 

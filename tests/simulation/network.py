@@ -43,6 +43,7 @@ class Link:
         self._random = random
         self._crash = crash
         self.shards = storage.shards
+        self.slices = storage.slices
 
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
         method = getattr(self._storage, name)

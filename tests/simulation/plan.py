@@ -48,6 +48,7 @@ class Plan(Struct, frozen=True):
     workers: int
     apis: int
     shards: int
+    slices: int
     tenants: int
     subscriptions: int
     capacity: int
@@ -121,6 +122,7 @@ def _storm(random: Random) -> Plan:
         workers=random.choice((1, 2, 3)),
         apis=random.choice((1, 2)),
         shards=random.choice((1, 1, 2)),
+        slices=random.choice((1, 1, 2)),
         tenants=random.choice((1, 2)),
         subscriptions=random.randint(2, 7),
         capacity=random.choice((4, 16, 128)),
@@ -151,6 +153,7 @@ def _long(random: Random) -> Plan:
         workers=random.choice((1, 2)),
         apis=1,
         shards=1,
+        slices=random.choice((1, 1, 2)),
         tenants=random.choice((1, 2)),
         subscriptions=random.randint(2, 6),
         capacity=random.choice((8, 128)),

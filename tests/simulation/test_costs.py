@@ -69,7 +69,7 @@ def test_restart_reads_nothing_again_that_was_settled():
                 await subscribe(world, events=("rare",), order=order)
         await publish(world, 400, 100)
         await asyncio.sleep(5)
-        settled = world.storage._shards[0].watermark
+        settled = world.storage._shards[0].slices[0].watermark
         calls = Calls()
         world.witness.on_call = calls.note
         world.kill(world.workers[0])

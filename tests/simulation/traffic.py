@@ -110,7 +110,7 @@ class Traffic:
         if trail is None:
             self._witness.breaks("only what matched is delivered", book.id, "sent", headers["webhook-id"])
             return None
-        epoch = self._witness.epochs[process.name, book.shard]
+        epoch = self._witness.epochs[process.name, book.part]
         pace = self._paces.setdefault((process.name, epoch, book.no), Pace())
         flight = Flight(
             process, epoch, book, trail, int(version), int(headers["hookline-attempt"]), now, request, pace
@@ -128,14 +128,14 @@ class Traffic:
 
     def _check_repetition(self, flight: Flight) -> None:
         trail, epoch = flight.trail, flight.epoch
-        current = epoch == self._witness.newest_epoch[flight.book.shard]
+        current = epoch == self._witness.newest_epoch[flight.book.part]
         if (flight.process.name, epoch) in trail.seen:
             self._witness.breaks("a success is not repeated", flight.book.id, trail.position)
         if current and trail.state in FINAL and not trail.dropped:
             self._witness.breaks("what is settled is not sent", flight.book.id, trail.position, trail.state)
         if not current:
             self.counts["sent after the lease was lost"] += 1
-            if flight.sent_at > self._witness.taken_at[flight.book.shard] + self._skew:
+            if flight.sent_at > self._witness.taken_at[flight.book.part] + self._skew:
                 self._witness.breaks("nothing is sent without the lease", flight.process.name, flight.book.id)
 
     def _check_order(self, flight: Flight) -> None:

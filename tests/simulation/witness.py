@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -20,7 +20,9 @@ from hookline.core.model import (
     SubscriptionState,
     Unsettled,
 )
+from hookline.core.sharding import slice_of
 from hookline.engine.dispatch import ordered
+from hookline.engine.dispatch.worker import Part
 from hookline.ports import Lease, Record
 from hookline.storage.memory import MemoryStorage
 from tests.simulation.ledger import FINAL, WAITING, Book, Trail
@@ -71,11 +73,13 @@ class Witness:
         self.books: dict[int, Book] = {}
         self.log: list[list[Event]] = [[] for _ in range(storage.shards)]
         self.places: dict[tuple[int, str], Event] = {}
-        self.owners: dict[tuple[int, int], str] = {}
-        self.epochs: dict[tuple[str, int], int] = {}
-        """In which epoch a process began to deliver a shard."""
-        self.newest_epoch = [0] * storage.shards
-        self.taken_at = [0.0] * storage.shards
+        self.owners: dict[tuple[Part, int], str] = {}
+        self.epochs: dict[tuple[str, Part], int] = {}
+        """In which epoch a process began to deliver a slice of a shard."""
+        self.recorded: dict[tuple[Part, int], int] = {}
+        """The number of the last batch that was recorded in each epoch."""
+        self.newest_epoch: defaultdict[Part, int] = defaultdict(int)
+        self.taken_at: defaultdict[Part, float] = defaultdict(float)
         self.broken: str | None = None
         self.on_broken: Callable[[], None] = lambda: None
         self.sees_lanes = True
@@ -162,28 +166,41 @@ class Witness:
     # --- leases
 
     def _lease(
-        self, process: Process, lease: Lease | None, shard: int, owner: str, now: Millis, seconds: float
+        self,
+        process: Process,
+        lease: Lease | None,
+        shard: int,
+        owner: str,
+        now: Millis,
+        seconds: float,
+        number: int,
     ) -> None:
         if lease is None:
             return
-        holder = self.owners.setdefault((shard, lease.epoch), process.name)
+        part = (shard, number)
+        holder = self.owners.setdefault((part, lease.epoch), process.name)
         if holder != process.name:
-            self.breaks("one owner for each epoch", shard, lease.epoch, holder, process.name)
-        if lease.epoch > self.newest_epoch[shard]:
-            self.newest_epoch[shard] = lease.epoch
-            self.taken_at[shard] = self._time()
-            self.trace.add(process.name, "takes", shard, lease.epoch)
+            self.breaks("one owner for each epoch", part, lease.epoch, holder, process.name)
+        if lease.epoch > self.newest_epoch[part]:
+            self.newest_epoch[part] = lease.epoch
+            self.taken_at[part] = self._time()
+            self.trace.add(process.name, "takes", shard, number, lease.epoch)
 
-    def _load(self, process: Process, result: object, shard: int, epoch: int) -> None:
-        self.epochs[process.name, shard] = epoch
+    def _load(self, process: Process, result: object, shard: int, epoch: int, number: int) -> None:
+        self.epochs[process.name, (shard, number)] = epoch
 
     # --- records
 
     def _record(self, process: Process, result: object, batch: Record) -> None:
-        if batch.epoch != self.newest_epoch[batch.shard]:
+        part = (batch.shard, batch.slice)
+        if batch.epoch != self.newest_epoch[part]:
             self.breaks("a fenced worker records nothing", process.name, "epoch", batch.epoch)
-        if self.owners.get((batch.shard, batch.epoch)) != process.name:
+        if self.owners.get((part, batch.epoch)) != process.name:
             self.breaks("only the owner records", process.name, "epoch", batch.epoch)
+        if batch.number <= self.recorded.get((part, batch.epoch), 0):
+            self.trace.add(process.name, "repeats a record whose answer was lost", batch.number)
+            return
+        self.recorded[part, batch.epoch] = batch.number
         settled = [(row.subscription_no, row.sequence, row.state.value) for row in batch.settled]
         waiting = [(row.subscription_no, row.sequence, row.attempts, row.due_at) for row in batch.unsettled]
         self.trace.add(process.name, "record", batch.watermark, settled, waiting)
@@ -193,7 +210,7 @@ class Witness:
         for row in batch.settled:
             self._write(row, row.state.value, batch.epoch)
         self._absorb()
-        self._check_lanes(batch.shard)
+        self._check_lanes(part)
 
     def _write(self, row: Settled | Unsettled, state: str, epoch: int) -> None:
         book = self.books[row.subscription_no]
@@ -209,9 +226,6 @@ class Witness:
             self.breaks("success means an answer of 2xx", book.id, "sequence", row.sequence)
         if state == "expired":
             self._check_expired(book, trail)
-        if trail.owed and row == trail.row:
-            # The answer to this record was lost, so it is written again: over a resend that came in between.
-            trail.owed = 0
         trail.state, trail.row, trail.epoch, trail.dropped = state, row, epoch, False
         return None
 
@@ -239,13 +253,14 @@ class Witness:
         """Whether the event is past its retention."""
         return self.now() - trail.event.received_at >= self._retention - SLACK
 
-    def _check_lanes(self, shard: int) -> None:
-        watermark = self.storage._shards[shard].watermark
+    def _check_lanes(self, part: Part) -> None:
+        shard, number = part
+        watermark = self.storage._shards[shard].slices[number].watermark
         if not self.sees_lanes:
             return
         for book in self.books.values():
             lane = self.storage._lanes.get(book.no)
-            if lane is not None and book.shard == shard and not book.deleted:
+            if lane is not None and book.part == part and not book.deleted:
                 self._check_lane(book, lane, watermark)
 
     def _check_lane(self, book: Book, lane: LaneState, watermark: Position) -> None:
@@ -306,7 +321,8 @@ class Witness:
 
     def _create(self, process: Process, made: Subscription, *_: object) -> None:
         self.trace.add(process.name, "creates", made.no, made.start_after, made.definition.order)
-        book = Book(made.no, made.id, made.tenant_no, made.shard, made.start_after)
+        part = (made.shard, slice_of(made.no, self.storage.slices))
+        book = Book(made.no, made.id, made.tenant_no, part, made.start_after)
         self.books[made.no] = book
         book.define(made.version, made.definition)
         kept = self.storage._shards[made.shard].events

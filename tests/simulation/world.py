@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any, cast
@@ -22,6 +22,7 @@ from hookline.engine.dispatch.turns import Turns
 from hookline.engine.dispatch.worker import Worker, retention_days
 from hookline.engine.publish import Publisher
 from hookline.engine.tokens import TokenCache
+from hookline.engine.types import EventTypeCatalogue
 from hookline.observe import Metrics
 from hookline.ports import Storage
 from hookline.storage.memory import MemoryStorage
@@ -83,7 +84,7 @@ class World:
         self.random = Random(seed)
         self.loop = asyncio.get_running_loop()
         self.outside = contextvars.copy_context()
-        self.storage = MemoryStorage(plan.shards)
+        self.storage = MemoryStorage(plan.shards, plan.slices)
         self.witness = Witness(self.storage, self.loop.time, plan.retention.events)
         self.traffic = Traffic(self.witness, plan.capacity, HEARING * plan.pace, 2 * plan.skew)
         self.endpoints = Endpoints(self._fork())
@@ -136,7 +137,7 @@ class World:
         metrics, random = Metrics(), self._fork()
         wake = _Doorbell(self, self._fork())
         process.publisher = Publisher(
-            storage, Catalogue(storage), self._clock(), random.randbytes, wake, metrics
+            storage, Catalogue(EventTypeCatalogue(storage)), self._clock(), random.randbytes, wake, metrics
         )
         self._launch(process, process.publisher.run())
 
@@ -258,11 +259,8 @@ class _Doorbell:
         self._world = world
         self._random = random
 
-    def notify(self) -> None:
+    def notify(self, shards: Collection[int] | None = None) -> None:
         self._world.ring(self._random)
-
-    async def wait(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hookline import settings
 from hookline.core.errors import SettingsInvalid
+from hookline.core.mail import MailServer, Originator
 from hookline.settings import TABLE, Settings, load
 
 KEYS = [bytes([n]) * 32 for n in (1, 2)]
@@ -65,6 +66,13 @@ def test_the_database_follows_the_data_folder():
         ("HOOKLINE_MASTER_KEY", KEY_TEXTS[0].rstrip("="), "master_key", (KEYS[0],)),
         ("HOOKLINE_DATABASE_URL", "postgresql://h@db/h", "database_url", "postgresql://h@db/h"),
         ("HOOKLINE_PROXY", "", "proxy", ""),
+        ("HOOKLINE_MAIL_INTERVAL", "1h", "mail_interval", 3600.0),
+        (
+            "HOOKLINE_SMTP_FROM",
+            "Shop <hooks@shop.example>",
+            "smtp_from",
+            Originator("Shop", "hooks@shop.example"),
+        ),
     ],
 )
 def test_values_of_the_environment(variable, text, name, value):
@@ -91,6 +99,9 @@ def test_values_of_the_environment(variable, text, name, value):
         ("HOOKLINE_DOH_URL", "http://192.0.2.1/dns-query"),
         ("HOOKLINE_USER_AGENT", "a\r\nX: y"),
         ("HOOKLINE_RETENTION_BODIES_DAYS", "0"),
+        ("HOOKLINE_SMTP_URL", "mail.example:587"),
+        ("HOOKLINE_SMTP_FROM", "Shop"),
+        ("HOOKLINE_MAIL_INTERVAL", "2d"),
     ],
 )
 def test_a_bad_value_names_setting_value_and_what_is_accepted(variable, text):
@@ -127,6 +138,16 @@ def test_settings_that_contradict_each_other():
     assert "HOOKLINE_MAX_EVENT_BYTES" in faults_of(
         {"HOOKLINE_MAX_EVENT_BYTES": "2MiB", "HOOKLINE_MAX_BATCH_BYTES": "1MiB"}
     )
+
+
+def test_a_mail_server_needs_an_address_to_send_from():
+    url = {"HOOKLINE_SMTP_URL": "smtp://mailer:hunter2@mail.example"}
+    assert faults_of(url).keys() == {"HOOKLINE_SMTP_FROM"}
+    given_both = load({**url, "HOOKLINE_SMTP_FROM": "hooks@shop.example"})
+    assert given_both.smtp_url == MailServer("mail.example", 587, False, "required", "mailer", "hunter2")
+    assert "hunter2" not in repr(given_both)
+    broken = faults_of({"HOOKLINE_SMTP_URL": "smtp://mailer:hunter2@mail.example:x"})
+    assert "hunter2" not in str(broken)
 
 
 def test_options_win_over_the_environment_and_it_over_the_file(tmp_path):
@@ -207,3 +228,12 @@ def test_a_damaged_key_file_is_told(tmp_path):
     with pytest.raises(SettingsInvalid) as caught:
         settings.master_keys(Settings(data_dir=tmp_path))
     assert "master.key" in caught.value.faults[0].field
+
+
+def test_a_catalogue_folder_that_is_named_must_exist(tmp_path):
+    assert load({}).catalogue_dir is None
+    assert load({"HOOKLINE_CATALOGUE_DIR": str(tmp_path)}).catalogue_dir == tmp_path
+    (tmp_path / "file").write_text("")
+    for wrong in ("none", "file"):
+        faults = faults_of({"HOOKLINE_CATALOGUE_DIR": str(tmp_path / wrong)})
+        assert "the path of a folder that exists" in faults["HOOKLINE_CATALOGUE_DIR"]

@@ -4,15 +4,15 @@ import asyncio
 import time
 from pathlib import Path
 
-from hookline.storage.wake import LOOK_AGAIN, LocalWake, SocketWake, WakeListener
+from hookline.storage.wake import LOOK_AGAIN, LocalBell, LocalWake, SocketWake, WakeListener
 
 LONG = 30.0
 
 
-async def woken(wake: LocalWake) -> float:
+async def woken(bell: LocalBell) -> float:
     """How long it waited."""
     began = time.monotonic()
-    await wake.wait(LONG)
+    await bell.wait(LONG)
     return time.monotonic() - began
 
 
@@ -20,7 +20,7 @@ async def test_every_listener_is_woken(tmp_path: Path) -> None:
     wakes = [LocalWake() for _ in range(3)]
     listeners = [WakeListener(tmp_path / "wake", wake) for wake in wakes]
     sender = SocketWake(tmp_path / "wake")
-    waiting = [asyncio.create_task(woken(wake)) for wake in wakes]
+    waiting = [asyncio.create_task(woken(wake.listen(0))) for wake in wakes]
     sender.notify()
     assert max(await asyncio.gather(*waiting)) < LONG
     for listener in listeners:
@@ -30,12 +30,13 @@ async def test_every_listener_is_woken(tmp_path: Path) -> None:
 
 async def test_one_that_goes_takes_nothing_from_the_others(tmp_path: Path) -> None:
     wake = LocalWake()
+    bell = wake.listen(0)
     stays, goes = WakeListener(tmp_path / "wake", wake), WakeListener(tmp_path / "wake", LocalWake())
     sender = SocketWake(tmp_path / "wake")
     sender.notify()
     goes.close()
-    await woken(wake)
-    waiting = asyncio.create_task(woken(wake))
+    await woken(bell)
+    waiting = asyncio.create_task(woken(bell))
     sender.notify()
     assert await waiting < LONG
     stays.close()
@@ -45,9 +46,10 @@ async def test_one_that_goes_takes_nothing_from_the_others(tmp_path: Path) -> No
 
 async def test_a_late_listener_is_found(tmp_path: Path) -> None:
     sender, wake = SocketWake(tmp_path / "wake"), LocalWake()
+    bell = wake.listen(0)
     sender.notify()
     listener = WakeListener(tmp_path / "wake", wake)
-    waiting = asyncio.create_task(woken(wake))
+    waiting = asyncio.create_task(woken(bell))
     deadline = time.monotonic() + 10 * LOOK_AGAIN
     while not waiting.done() and time.monotonic() < deadline:
         sender.notify()
@@ -73,8 +75,23 @@ async def test_the_path_may_be_longer_than_the_address_of_a_socket(tmp_path: Pat
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
     wake = LocalWake()
+    bell = wake.listen(0)
     listener, sender = WakeListener(folder / "wake", wake), SocketWake(folder / "wake")
     sender.notify()
-    assert await woken(wake) < LONG
+    assert await woken(bell) < LONG
     listener.close()
     sender.close()
+
+
+async def test_only_the_bells_of_the_shards_ring() -> None:
+    wake = LocalWake()
+    bells = [wake.listen(shard) for shard in (0, 1, 1)]
+    wake.notify({1})
+    await asyncio.gather(woken(bells[1]), woken(bells[2]))
+    waiting = [asyncio.create_task(bell.wait(LONG)) for bell in bells]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    bells[2].close()
+    wake.notify()
+    await asyncio.gather(*waiting[:2])
+    waiting[2].cancel()

@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Router
 from starlette.routing import Route as PathRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hookline.api.compat import compatible_routes
 from hookline.api.http import RequestIds
 from hookline.api.ingest import Ingest
 from hookline.api.rest import Endpoint, Missing
@@ -34,9 +35,10 @@ class Gateway:
 
 
 def create_app(services: Services, more: Sequence[BaseRoute] = ()) -> ASGIApp:
-    """The application: publishing, the route table, and the routes in ``more`` (compatible APIs, console)."""
+    """The application: publishing, the route table, the compatible APIs, and the routes in ``more`` (the console)."""
     request_ids = RequestIds(services.entropy(5))
-    return Gateway(Ingest(services, request_ids), _router(services, request_ids, ROUTES, more))
+    others = [*compatible_routes(services, request_ids), *more]
+    return Gateway(Ingest(services, request_ids), _router(services, request_ids, ROUTES, others))
 
 
 def create_watch_app(services: Services) -> ASGIApp:

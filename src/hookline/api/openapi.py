@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from hookline import __version__
+from hookline.api.messages import Message, Messages, describe
 from hookline.api.problems import MethodNotAllowed, RequestTimeout, UnsupportedMediaType
-from hookline.api.route import JSON, NDJSON, AnyRoute, Nothing
+from hookline.api.route import NDJSON, AnyRoute, Nothing
 from hookline.api.wire import Problem
 from hookline.core.errors import (
     Forbidden,
@@ -21,7 +23,7 @@ from hookline.core.errors import (
     TooLarge,
     Unauthorized,
 )
-from hookline.core.model import EventType, Scope
+from hookline.core.model import Scope
 
 Json = dict[str, Any]
 
@@ -29,12 +31,8 @@ REF = "#/components/schemas/{name}"
 PROBLEM = "application/problem+json"
 _PATH = re.compile(r"\{(\w+)(?::\w+)?\}")
 
-OPERATIONAL = {
-    "hookline.subscription.disabled": "A subscription was disabled, with the reason.",
-    "hookline.subscription.failing": "A subscription has failed for long and will be disabled.",
-    "hookline.delivery.failed": "A delivery was given up after its last retry.",
-}
-"""Events of Hookline's own, which every tenant can subscribe to by name or with ``hookline.*``."""
+EVENT = "event."
+"""Before the names of the catalogue's schemas, beside those of the API."""
 
 INTRODUCTION = """\
 Publish events, subscribe HTTP endpoints to them, and see what became of every delivery.
@@ -67,8 +65,9 @@ EXAMPLES: dict[str, object] = {
 }
 
 
-def document(routes: Sequence[AnyRoute], types: Iterable[EventType] = ()) -> Json:
-    """The whole document. ``types`` are the events in its ``webhooks`` section, beside Hookline's own."""
+def document(routes: Sequence[AnyRoute], described: Messages | None = None) -> Json:
+    """The whole document. ``described`` are the events of its ``webhooks`` section; their keys begin with ``EVENT``."""
+    described = describe(None, (), prefix=EVENT) if described is None else described
     shown = _shown_types(routes)
     schemas, components = msgspec.json.schema_components(shown, ref_template=REF)
     schema_of = dict(zip(map(repr, shown), schemas, strict=True))
@@ -84,9 +83,13 @@ def document(routes: Sequence[AnyRoute], types: Iterable[EventType] = ()) -> Jso
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": _paths(routes, schema_of),
-        "webhooks": _webhooks(types),
+        "webhooks": {
+            message.type.name: _webhook(message, described.headers, described.content_type)
+            for message in described.messages
+        },
         "components": {
-            "schemas": dict(sorted(components.items())),
+            "schemas": dict(sorted(components.items())) | described.schemas,
+            "parameters": {name: _header(name, text) for name, text in described.headers.items()},
             "securitySchemes": SECURITY_SCHEMES,
         },
     }
@@ -246,54 +249,27 @@ def _error_response(errors: list[type[HooklineError]]) -> Json:
 # --- webhooks ----------------------------------------------------------------------------------------------
 
 
-def _webhooks(types: Iterable[EventType]) -> Json:
-    own = {name: _webhook(name, text, None, None, deprecated=False) for name, text in OPERATIONAL.items()}
-    return own | {
-        found.name: _webhook(
-            found.name,
-            found.description,
-            found.schema,
-            found.example,
-            deprecated=found.deprecated_at is not None,
-        )
-        for found in types
-    }
-
-
-def _webhook(name: str, text: str, schema: bytes | None, example: bytes | None, *, deprecated: bool) -> Json:
-    envelope: Json = {
-        "type": "object",
-        "required": ["type", "timestamp", "data"],
-        "properties": {
-            "type": {"const": name},
-            "timestamp": {"type": "string", "format": "date-time", "description": "when it occurred"},
-            "data": _data_schema(name, schema),
-        },
-    }
-    if example is not None:
-        data: object = msgspec.json.decode(example)
-        envelope["examples"] = [{"type": name, "timestamp": "2026-01-31T12:00:00.000Z", "data": data}]
+def _webhook(message: Message, headers: Iterable[str], content_type: str) -> Json:
+    body = dict(message.body)
+    if message.example is not UNSET:
+        body["examples"] = [message.example]
     return {
         "post": {
-            "operationId": f"webhook {name}",
-            "summary": name,
-            "description": text,
-            "deprecated": deprecated,
-            "requestBody": {"required": True, "content": {JSON: {"schema": envelope}}},
+            "operationId": f"webhook {message.type.name}",
+            "summary": message.type.name,
+            "description": message.text,
+            "deprecated": message.deprecated,
+            "tags": [message.type.group] if message.type.group else [],
+            "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in headers],
+            "requestBody": {"required": True, "content": {content_type: {"schema": body}}},
             "responses": {
                 "2XX": {"description": "received"},
-                "410": {"description": "gone: the subscription is disabled"},
+                "410": {"description": "gone: the subscription is disabled, if its profile says so"},
                 "default": {"description": "not received: it is sent again by the retry policy"},
             },
         }
     }
 
 
-def _data_schema(name: str, schema: bytes | None) -> object:
-    if schema is None:
-        return {}
-    found: object = msgspec.json.decode(schema)
-    if not isinstance(found, dict):
-        return {} if found else {"not": {}}
-    # A base of its own, so that "#/$defs/…" inside means inside.
-    return {"$id": f"urn:hookline:event-type:{name}"} | cast("Json", found)
+def _header(name: str, text: str) -> Json:
+    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hookline.api.keyring import KeyRing
-from hookline.core.definition import Rules
+from hookline.core.definition import MAIL_PROFILE, Rules
+from hookline.core.model import Retention
 from hookline.engine.manage import EventTypes, Replays, Subscriptions, Tenants, Trials
 from hookline.engine.manage.trials import Tokens
 from hookline.engine.publish import Publisher
 from hookline.engine.read import Reader
+from hookline.engine.types import EventTypeCatalogue
 from hookline.observe import Metrics
 from hookline.ports import Clock, Sender, Storage, Vault
 
@@ -30,6 +32,8 @@ class Options:
     body_seconds: float = 30.0
     metrics: Literal["operator", "open", "off"] = "operator"
     """Who may read ``/metrics``: whoever has an operator key, everyone, nobody."""
+    retention: Retention = Retention()
+    """Of tenants without one of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Services:
     entropy: Callable[[int], bytes]
     publisher: Publisher
     tenants: Tenants
+    types: EventTypeCatalogue
     event_types: EventTypes
     subscriptions: Subscriptions
     trials: Trials
@@ -66,6 +71,7 @@ def build_services(
     vault: Vault,
     sender: Sender,
     tokens: Tokens,
+    types: EventTypeCatalogue,
     publisher: Publisher,
     metrics: Metrics,
     rules: Rules,
@@ -81,10 +87,11 @@ def build_services(
         clock=clock,
         entropy=entropy,
         publisher=publisher,
-        tenants=Tenants(storage, clock, entropy, rules.profiles),
-        event_types=EventTypes(storage, clock),
+        tenants=Tenants(storage, clock, entropy, rules.profiles - {MAIL_PROFILE}),  # no platform speaks it
+        types=types,
+        event_types=EventTypes(storage, types, clock),
         subscriptions=subscriptions,
-        trials=Trials(storage, clock, entropy, subscriptions, sender, tokens),
+        trials=Trials(types, clock, entropy, subscriptions, sender, tokens),
         replays=Replays(storage, clock, entropy, reader),
         reader=reader,
         keyring=KeyRing(storage, clock),

@@ -123,6 +123,10 @@ def event_type_view(found: EventType) -> EventTypeView:
         created_at=rfc3339(found.created_at),
         updated_at=rfc3339(found.updated_at),
         deprecated_at=time_or_none(found.deprecated_at),
+        source=found.source,
+        object_type=found.object_type,
+        origin=found.origin,
+        deprecation=found.deprecation,
         schema=None if found.schema is None else Raw(found.schema),
         example=None if found.example is None else Raw(found.example),
     )

@@ -25,6 +25,7 @@ from hookline.core.model import (
     SignatureScheme,
     SubscriptionState,
     Timeout,
+    TypeSource,
 )
 from hookline.engine.read import Outcome
 
@@ -166,7 +167,11 @@ class BatchResult(Struct, frozen=True):
 
 
 class EventTypeView(Struct, frozen=True):
-    """A type of the catalogue. ``version`` counts the changes of its schema."""
+    """A type of the catalogue. ``version`` counts the changes of its schema.
+
+    ``source`` tells whether it came with the tenant's profile (``shipped``), from a file of this installation
+    (``file``) or was made or changed by API (``api``); the times of the first two are those of their file.
+    """
 
     name: str
     description: str
@@ -176,8 +181,28 @@ class EventTypeView(Struct, frozen=True):
     created_at: Time
     updated_at: Time
     deprecated_at: Time | None
+    source: TypeSource = TypeSource.API
+    object_type: str = ""
+    """The type of object that its events are about, if that is known."""
+    origin: str = ""
+    """``stated`` if the platform documents the payload, ``choice`` if it is Hookline's choice."""
+    deprecation: str = ""
+    """What to use instead of a deprecated type."""
     schema: Raw | None = None
     example: Raw | None = None
+
+
+class GroupView(Struct, frozen=True):
+    """A heading of the catalogue, with the number of types under it."""
+
+    name: str
+    types: int
+
+
+class GroupsView(Struct, frozen=True):
+    """All groups, by name."""
+
+    data: list[GroupView]
 
 
 class EventTypeChange(Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Literal
 
 from cyclopts import App
 
-from hookline.cli import given, output
+from hookline.cli import EXIT_FAILED, given, output
 from hookline.cli.client import path
 from hookline.cli.target import Target
+from hookline.core.errors import HooklineError
 
 COLUMNS = {
     "name": "name",
     "group": "group",
+    "source": "source",
     "version": "version",
     "description": "description",
     "deprecated": "deprecated_at",
@@ -22,15 +26,62 @@ app = App(name="event-types")
 
 
 @app.command(name="list")
-def list_types(*, limit: int = 0, to: Target = Target()) -> None:
+def list_types(*, group: str = "", limit: int = 0, to: Target = Target()) -> None:
     """List event types.
 
     Parameters
     ----------
+    group
+        Only types of this group.
     limit
         How many at most; 0 for all.
     """
-    to.list(path("event-types"), COLUMNS, limit=limit)
+    to.list(path("event-types"), COLUMNS, {"group": group}, limit)
+
+
+@app.command
+def groups(*, to: Target = Target()) -> None:
+    """List the groups of event types."""
+    to.list_whole(path("event-type-groups"), {"group": "name", "types": "types"})
+
+
+@app.command
+def check(files: list[Path], /) -> int:
+    """Check files with event types, before they go into the catalogue's folder. Needs no server.
+
+    Ends with exit code 1 if one has a fault.
+
+    Parameters
+    ----------
+    files
+        The files to check.
+    """
+    from hookline.profiles.folder import read_file
+
+    code = 0
+    for file in files:
+        try:
+            found = read_file(file)
+        except HooklineError as error:
+            output.complain(error.detail, [(fault.field, fault.message) for fault in error.faults])
+            code = EXIT_FAILED
+        else:
+            whose = f"the profile {found.profile}" if found.profile else "all profiles"
+            count = len(found.types)
+            output.put(f"{file}: {count} event type{'' if count == 1 else 's'} for {whose}")
+    return code
+
+
+@app.command
+def export(*, format: Literal["asyncapi", "openapi"] = "asyncapi", to: Target = Target()) -> None:
+    """Print the catalogue as a document for other tools.
+
+    Parameters
+    ----------
+    format
+        AsyncAPI 3.0, or the server's OpenAPI 3.1 description with its webhooks.
+    """
+    output.put(json.dumps(to.api.get(f"/{format}.json"), ensure_ascii=False, indent=2))
 
 
 @app.command

@@ -15,6 +15,7 @@ from msgspec import Struct
 from hookline.core.address import AddressRule, check_url
 from hookline.core.errors import Fault, HooklineError
 from hookline.core.filter import compile_filter
+from hookline.core.mail import MAILTO, recipient_of
 from hookline.core.matching import events_faults
 from hookline.core.model import (
     Auth,
@@ -50,18 +51,23 @@ FRAMING_HEADERS = frozenset(
 
 OUR_PREFIXES = ("webhook-", "hookline-")
 
+MAIL_PROFILE = "mail"
+"""The profile that goes with ``mailto:`` URLs, and with no others."""
+
 
 class Rules(Struct, frozen=True):
     """What this installation allows."""
 
     addresses: AddressRule
     profiles: frozenset[str] = frozenset({"standard"})
+    mail: bool = False
+    """Whether there is an SMTP server to send mails through."""
 
 
 def check_definition(definition: Definition, rules: Rules) -> list[Fault]:
     """Everything that is wrong with a definition, in the order of its fields."""
     return [
-        *_url("url", definition.url, rules),
+        *_target(definition, rules),
         *events_faults(definition.events),
         *text_faults("name", definition.name, MAX_NAME),
         *_headers("headers", definition.headers, _reserved(definition.signing)),
@@ -83,6 +89,7 @@ def check_secrets(definition: Definition, secrets: Secrets, rules: Rules) -> lis
     """Everything that is wrong with the secret parts, alone and together with their definition."""
     taken = _reserved(definition.signing) | {name.lower() for name in definition.headers}
     return [
+        *_mail_secrets(definition, secrets),
         *_auth(definition, secrets, rules),
         *_headers("secret_headers", secrets.headers, taken),
         *_keys(definition.signing.scheme, secrets),
@@ -90,6 +97,17 @@ def check_secrets(definition: Definition, secrets: Secrets, rules: Rules) -> lis
 
 
 # --- addresses and events ------------------------------------------------------------------------------
+
+
+def _target(definition: Definition, rules: Rules) -> Iterator[Fault]:
+    """A ``mailto:`` URL and the profile ``mail`` go together."""
+    mailto = definition.url.lower().startswith(MAILTO)
+    if definition.profile == MAIL_PROFILE:
+        yield from _mail(definition, rules)
+    elif mailto and MAIL_PROFILE in rules.profiles:
+        yield Fault("profile", f"must be {MAIL_PROFILE} for a URL that begins with {MAILTO}")
+    else:
+        yield from _url("url", definition.url, rules)
 
 
 def _url(field: str, url: str, rules: Rules) -> Iterator[Fault]:
@@ -100,6 +118,36 @@ def _url(field: str, url: str, rules: Rules) -> Iterator[Fault]:
         check_url(url, rules.addresses)
     except HooklineError as error:
         yield Fault(field, error.faults[0].message if error.faults else error.detail)
+
+
+_NO_MAIL_SERVER = "cannot be used: no SMTP server is set up here; the operator sets HOOKLINE_SMTP_URL"
+
+
+def _mail(definition: Definition, rules: Rules) -> Iterator[Fault]:
+    """A mail has an address, and none of the parts of an HTTP request."""
+    if MAIL_PROFILE in rules.profiles and not rules.mail:
+        yield Fault("profile", _NO_MAIL_SERVER)
+    try:
+        recipient_of(definition.url)
+    except HooklineError as error:
+        yield from error.faults
+    if definition.method != "POST":
+        yield Fault("method", "must be POST for mails")
+    if definition.headers:
+        yield Fault("headers", "must be empty: mails have no headers of your own")
+    if definition.query:
+        yield Fault("query", "must be empty for mails")
+    if definition.signing.scheme is not SignatureScheme.NONE:
+        yield Fault("signing.scheme", "must be none: mails are not signed")
+
+
+def _mail_secrets(definition: Definition, secrets: Secrets) -> Iterator[Fault]:
+    if definition.profile != MAIL_PROFILE:
+        return
+    if secrets.headers:
+        yield Fault("secret_headers", "must be empty: mails have no headers of your own")
+    if secrets.auth.kind is not AuthKind.NONE:
+        yield Fault("auth.kind", "must be none: the operator's settings log in to the mail server")
 
 
 def _profile(profile: str, known: frozenset[str]) -> Iterator[Fault]:

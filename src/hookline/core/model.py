@@ -87,8 +87,20 @@ class ApiKey(Struct, frozen=True):
     """The id of the key that logged in, for a session (ShipStream, ``login``): it ends with that key."""
 
 
+class TypeSource(StrEnum):
+    """Where an event type comes from: its tenant's profile, a file of the installation, or its tenant by API."""
+
+    SHIPPED = "shipped"
+    FILE = "file"
+    API = "api"
+
+
 class EventType(Struct, frozen=True):
-    """A name in a tenant's catalogue. ``schema`` and ``example`` are raw JSON, or None."""
+    """A name in a tenant's catalogue. ``schema`` and ``example`` are raw JSON, or None.
+
+    A type from a file belongs to no tenant (``tenant_no`` 0), and its times are those of the file. What is below
+    ``source`` is known of such types only and not stored.
+    """
 
     tenant_no: int
     name: str
@@ -101,6 +113,15 @@ class EventType(Struct, frozen=True):
     schema: bytes | None = None
     example: bytes | None = None
     deprecated_at: Millis | None = None
+    source: TypeSource = TypeSource.API
+    object_type: str = ""
+    """The type of object that its events are about."""
+    origin: str = ""
+    """Whether the platform states its payload (``stated``) or it is Hookline's choice (``choice``)."""
+    deprecation: str = ""
+    """What to use instead."""
+    order: int = 0
+    """Its place on the platform's own page (0: none); Hookline's own lists are in the order of the names."""
 
 
 # --- events -----------------------------------------------------------------------------------------

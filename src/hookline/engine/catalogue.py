@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from msgspec import Struct
 
 from hookline.core.errors import Fault
 from hookline.core.payload import Payload
 from hookline.core.schema import Schema, compile_schema
-from hookline.ports import ConfigStore
+from hookline.engine.types import EventTypeCatalogue
 
 _CACHED = 10_000
+_COMPILED = 1_000
+"""Compiled schemas that are kept. Tenants of one profile share theirs."""
 
 
 class TypeEntry(Struct, frozen=True):
@@ -36,10 +40,10 @@ class TypeEntry(Struct, frozen=True):
 
 
 class Catalogue:
-    """A bounded cache over the stored event types. ``forget`` must be called when the configuration changed."""
+    """A bounded cache over the event types. ``forget`` must be called when the configuration or a file changed."""
 
-    def __init__(self, store: ConfigStore) -> None:
-        self._store = store
+    def __init__(self, types: EventTypeCatalogue) -> None:
+        self._types = types
         self._entries: dict[tuple[int, str], TypeEntry] = {}
 
     def peek(self, tenant_no: int, name: str) -> TypeEntry | None:
@@ -48,16 +52,20 @@ class Catalogue:
 
     async def find(self, tenant_no: int, name: str) -> TypeEntry:
         """The entry, read from the store if need be."""
-        event_type = await self._store.get_event_type(tenant_no, name)
+        entries = self._entries
+        event_type = await self._types.find(tenant_no, name)
         if event_type is None:
             entry = TypeEntry(known=False)
         else:
-            entry = TypeEntry(True, None if event_type.schema is None else compile_schema(event_type.schema))
-        if len(self._entries) >= _CACHED:
-            self._entries.clear()
-        self._entries[tenant_no, name] = entry
+            entry = TypeEntry(True, None if event_type.schema is None else _compiled(event_type.schema))
+        if len(entries) >= _CACHED:
+            entries.clear()
+        entries[tenant_no, name] = entry
         return entry
 
     def forget(self) -> None:
-        """Drop all entries: the stored types may have changed."""
-        self._entries.clear()
+        """Drop all entries: the types may have changed. What is being read now will not be kept either."""
+        self._entries = {}
+
+
+_compiled = lru_cache(maxsize=_COMPILED)(compile_schema)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from hookline import __version__
 from hookline.core import ids
+from hookline.core.mail import MAILTO
 from hookline.core.model import (
     Auth,
     AuthKind,
@@ -64,6 +65,9 @@ class Composer:
         plain = [f"User-Agent: {user_agent}"]
         if definition.method != "GET":
             plain.append(f"Content-Type: {self._format.content_type}")
+        if definition.url.startswith(MAILTO):
+            # A mailbox may be the end of many subscriptions: the reader and the sender have to tell them apart.
+            plain.append(f"X-Hookline-Subscription: {subscription.id}")
         plain += [f"{name}: {value}" for name, value in definition.headers.items()]
         secret = {**secrets.headers, **_auth_headers(secrets.auth)}
         self._lines = [*plain, *(f"{name}: {value}" for name, value in secret.items())]

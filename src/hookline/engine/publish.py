@@ -29,6 +29,7 @@ from hookline.core.errors import (
 from hookline.core.ids import EVENT_ID, time_ordered
 from hookline.core.matching import name_fault
 from hookline.core.model import OPERATIONAL_PREFIX, Appended, Event, NewEvent, SchemaMode, Tenant
+from hookline.core.sharding import shard_of
 from hookline.core.times import parse_rfc3339
 from hookline.engine.catalogue import Catalogue, TypeEntry
 from hookline.observe import Metrics
@@ -253,7 +254,7 @@ class Publisher:
         except BaseException:
             self._refuse(batch, StorageUnavailable("the commit was interrupted; send the event again"))
             raise
-        self._wake.notify()
+        self._wake.notify({shard_of(event.tenant_no, self._log.shards) for event, _ in batch})
         self._metrics.appended.inc(len(batch))
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():

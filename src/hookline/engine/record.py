@@ -38,8 +38,8 @@ class Recorder:
         metrics: Metrics,
     ) -> None:
         self._store = store
-        self._shard = lease.shard
-        self._epoch = lease.epoch
+        self._lease = lease
+        self._number = 0
         self._watermark = watermark
         self._tail = tail
         self._gathered = gathered
@@ -134,7 +134,9 @@ class Recorder:
                 await self._store.record(batch)
                 break
             except (StorageUnavailable, Overloaded) as error:
-                log.warning("record_delayed", shard=self._shard, outcomes=len(jobs), reason=error.detail)
+                log.warning(
+                    "record_delayed", shard=self._lease.shard, outcomes=len(jobs), reason=error.detail
+                )
                 await asyncio.sleep(RETRY_PAUSE)
         self._written = batch.watermark
         self._metrics.records.inc()
@@ -151,9 +153,10 @@ class Recorder:
         for lane in self._dirty:
             if lane.fed and not lane.live and lane.cursor == lane.read_to:
                 lane.live = True
+        self._number += 1
         batch = Record(
-            self._shard,
-            self._epoch,
+            self._lease.shard,
+            self._lease.epoch,
             self._clock.now(),
             self._watermark.advance(self._tail()),
             self._attempts,
@@ -162,6 +165,8 @@ class Recorder:
             [lane.state() for lane in self._dirty],
             self._disabled,
             self._operational,
+            self._lease.slice,
+            self._number,
         )
         self._clear()
         return batch

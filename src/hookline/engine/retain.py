@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from hookline.core.errors import Overloaded, StorageUnavailable
 from hookline.core.model import Millis, Retention, Tenant
+from hookline.core.sharding import shard_of
 from hookline.observe import log
-from hookline.ports import Clock, Storage
+from hookline.ports import Clock, Lease, Storage
 
 STEP = 500
 """Rows removed in one transaction."""
@@ -21,10 +22,10 @@ _TENANTS = 200
 
 
 class Retainer:
-    """Goes through all tenants, again and again. Only a shard's owner runs it.
+    """Goes through the tenants of a shard, again and again. Only the owners of its slices run it.
 
-    ``expire`` settles what stopped subscriptions have not seen or not delivered and is past its time, so that nothing
-    disappears unseen.
+    ``expire`` settles what stopped subscriptions of the slice have not seen or not delivered and is past its time, so
+    that nothing disappears unseen. The first slice's owner removes what is past its time.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class Retainer:
         clock: Clock,
         default: Retention,
         expire: Callable[[Tenant], Awaitable[None]],
+        lease: Lease,
     ) -> None:
+        self._lease = lease
         self._storage = storage
         self._clock = clock
         self._default = default
@@ -53,13 +56,16 @@ class Retainer:
         removed, after = 0, ""
         while tenants := await self._storage.list_tenants(after, _TENANTS):
             for tenant in tenants:
-                removed += await self._tenant(tenant)
+                if shard_of(tenant.no, self._storage.shards) == self._lease.shard:
+                    removed += await self._tenant(tenant)
             after = tenants[-1].id
         return removed
 
     async def _tenant(self, tenant: Tenant) -> int:
         keep, now = tenant.retention or self._default, self._clock.now()
         await self._expire(tenant)
+        if self._lease.slice:
+            return 0
         storage = self._storage
         bodies, attempts, events = (now - days * DAY for days in (keep.bodies, keep.attempts, keep.events))
         removed = await _steps(lambda: storage.remove_bodies(tenant.no, bodies, STEP))

@@ -5,6 +5,7 @@ from hookline.profiles.base import Defaults, Format, Profile, read_options
 from hookline.profiles.cloudevents import CloudEventsProfile
 from hookline.profiles.evolutionx import EvolutionXProfile
 from hookline.profiles.frontsystems import FrontSystemsProfile
+from hookline.profiles.mail import MailProfile
 from hookline.profiles.shipstream import ShipStreamProfile
 from hookline.profiles.standard import StandardProfile
 
@@ -15,6 +16,7 @@ _ALL: tuple[Profile, ...] = (
     EvolutionXProfile(),
     ShipStreamProfile(),
     FrontSystemsProfile(),
+    MailProfile(),
 )
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in _ALL}
 """All profiles by name."""

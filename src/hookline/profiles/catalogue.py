@@ -103,7 +103,8 @@ def _read(text: bytes, source: TypeSource, written_at: Millis) -> TypeFile:
         found = list(_entry_faults(document, entry, made))
         if entry.name in types:
             found.append(Fault("name", "occurs twice in this file"))
-        faults += [Fault(f"types[{index}] ({entry.name[:128]}) {fault.field}", fault.message) for fault in found]
+        place = f"types[{index}] ({entry.name[:128]})"
+        faults += [Fault(f"{place} {fault.field}", fault.message) for fault in found]
         types[entry.name] = made
     if faults:
         first = f"{faults[0].field}: {faults[0].message}"
@@ -212,6 +213,6 @@ def shipped(profile: str) -> Types:
         written_at = path.stat().st_mtime_ns // 1_000_000
         found = read_types(path.read_bytes(), path.name, TypeSource.SHIPPED, written_at).types
         if twice := types.keys() & found.keys():
-            raise InvalidInput(f"{path.name}: {', '.join(sorted(twice))} is in another file of {profile}, too")
+            raise InvalidInput(f"{path.name}: {', '.join(sorted(twice))}: in another file of {profile}, too")
         types |= found
     return types

@@ -1,6 +1,6 @@
-"""What each profile makes of the publisher's data, as JSON Schema: the descriptions of ``Format.body`` and of the headers.
+"""What each profile makes of the publisher's data, as JSON Schema, and its headers.
 
-They hold for a subscription that changes none of its profile's defaults.
+Both hold for a subscription that changes none of its profile's defaults.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Payload(Struct, frozen=True):
     """The schema of one type's data: all of it, and a reference to it (``{"$ref": …}``) from the same document."""
 
     event_type: str
-    schema: Json | bool
+    schema: Json
     reference: Json
 
     def part(self, name: str) -> Json | None:
         """A reference to the schema of one of its members, if the schema itself names it."""
-        if isinstance(self.schema, bool) or name not in self.schema.get("properties", {}):
+        if name not in self.schema.get("properties", {}):
             return None
         return {"$ref": f"{self.reference['$ref']}/properties/{name}"}
 
@@ -103,19 +103,23 @@ def _shipstream(data: Payload) -> Json:
         "webhook_increment_id": {
             "type": "integer",
             "minimum": 0,
-            "description": "Counts the messages of a webhook, 1, 2, 3 …: a gap is a message that is missing. Tests have 0.",
+            "description": "Counts the messages of a webhook: a gap is a missing message. Tests have 0.",
         }
     }
     return _object({"topic": {"const": data.event_type}, "message": _with_members(data, ours)})
 
 
 def _with_members(data: Payload, ours: Json) -> Json:
-    """An object that has these members beside those of the data."""
+    """An object that has these members beside those of the data; data that is no object is the member ``data``."""
     schema = data.schema
-    if isinstance(schema, bool) or not {"properties", "additionalProperties"} & schema.keys():
-        return {"allOf": [data.reference, _object(ours)]}
-    required = [*ours, *(name for name in schema.get("required", []) if name not in ours)]
-    return {**schema, "required": required, "properties": {**schema.get("properties", {}), **ours}}
+    wrapped = _object({**ours, "data": data.reference})
+    if {"properties", "additionalProperties"} & schema.keys():
+        required = [*ours, *(name for name in schema.get("required", []) if name not in ours)]
+        return {**schema, "required": required, "properties": {**schema.get("properties", {}), **ours}}
+    beside: Json = {"allOf": [data.reference, _object(ours)]}
+    if "type" in schema:
+        return beside if "object" in schema["type"] else wrapped
+    return beside if {"$ref", "allOf", "required"} & schema.keys() else {"anyOf": [beside, wrapped]}
 
 
 def _bare(data: Payload) -> Json:
@@ -130,7 +134,7 @@ BODIES: Mapping[str, Callable[[Payload], Json]] = {
     "shipstream": _shipstream,
     "frontsystems": _bare,
 }
-"""The schema of the body, by the name of the profile."""
+"""The schema of the body, by the name of the profile. Mails are no webhooks."""
 
 
 # --- headers -------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hookline.core.errors import HooklineError
-from hookline.core.model import TypeSource
+from hookline.core.errors import HooklineError, InvalidInput
+from hookline.core.model import Millis, TypeSource
 from hookline.observe import log
 from hookline.profiles.catalogue import MAX_FILE_BYTES, TypeFile, read_types
 
@@ -89,19 +89,27 @@ class CatalogueFolder:
         try:
             if _mark(path.stat()) == known.mark:
                 return known
-            mark, text = _contents_of(path)
+            text, status = _bytes_of(path)
         except OSError as error:
             return _complained(path, replace(known, mark=None), f"cannot be read: {error.strerror}", ())
-        digest = sha256(text).digest()
-        if digest == known.digest:
-            return replace(known, mark=mark)
-        seen = replace(known, mark=mark, digest=digest)
+        seen = replace(known, mark=_mark(status) if _settled(status) else None, digest=sha256(text).digest())
+        if seen.digest == known.digest:
+            return seen
         try:
-            content = read_types(text, name, TypeSource.FILE, path.stat().st_mtime_ns // 1_000_000)
+            content = read_types(text, name, TypeSource.FILE, _written_at(status))
         except HooklineError as error:
             places = [f"{fault.field}: {fault.message}" for fault in error.faults]
             return _complained(path, seen, error.detail, places)
         return replace(seen, content=content, complaint="")
+
+
+def read_file(path: Path) -> TypeFile:
+    """One file, outside of any folder. Raises ``InvalidInput`` with everything that is wrong with it."""
+    try:
+        text, status = _bytes_of(path)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None
+    return read_types(text, str(path), TypeSource.FILE, _written_at(status))
 
 
 def _complained(path: Path, known: _Known, message: str, places: Sequence[str]) -> _Known:
@@ -113,17 +121,24 @@ def _complained(path: Path, known: _Known, message: str, places: Sequence[str]) 
     return replace(known, complaint=message)
 
 
-def _contents_of(path: Path) -> tuple[_Mark | None, bytes]:
-    """A file's mark and bytes, of one too large a few more than may be. Raises ``OSError``, also for what is no file."""
+def _bytes_of(path: Path) -> tuple[bytes, os.stat_result]:
+    """A file's bytes (of one too large, one more than it may have) and its state. Raises ``OSError``, also for what is
+    no file."""
     # Without waiting: a pipe would make us wait for whoever writes into it.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        text = file.read(MAX_FILE_BYTES + 1)
-    age = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
-    return (None if 0 <= age < _SETTLED_NS else _mark(status)), text
+        return file.read(MAX_FILE_BYTES + 1), status
 
 
 def _mark(status: os.stat_result) -> _Mark:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _settled(status: os.stat_result) -> bool:
+    return not 0 <= time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _SETTLED_NS
+
+
+def _written_at(status: os.stat_result) -> Millis:
+    return status.st_mtime_ns // 1_000_000

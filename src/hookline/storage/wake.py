@@ -11,29 +11,52 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 LOOK_AGAIN = 1.0
 """Seconds after which a new listener is noticed at the latest."""
 
 
-class LocalWake:
-    """Wakes whoever waits in this process."""
+class LocalBell:
+    """One who waits in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, closed: Callable[[LocalBell], None]) -> None:
         self._event = asyncio.Event()
-
-    def notify(self) -> None:
-        """See ``Wake``."""
-        self._event.set()
+        self._closed = closed
+        self.ring = self._event.set
 
     async def wait(self, seconds: float) -> None:
-        """See ``Wake``."""
+        """See ``Bell``."""
         if not self._event.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._event.wait()
         self._event.clear()
+
+    def close(self) -> None:
+        """See ``Bell``."""
+        self._closed(self)
+
+
+class LocalWake:
+    """Wakes those who wait in this process."""
+
+    def __init__(self) -> None:
+        self._bells: dict[int, set[LocalBell]] = {}
+
+    def notify(self, shards: Collection[int] | None = None) -> None:
+        """See ``Wake``."""
+        for shard in self._bells if shards is None else shards:
+            for bell in self._bells.get(shard, ()):
+                bell.ring()
+
+    def listen(self, shard: int) -> LocalBell:
+        """See ``Bells``."""
+        bells = self._bells.setdefault(shard, set())
+        bell = LocalBell(bells.discard)
+        bells.add(bell)
+        return bell
 
 
 class _Folder:
@@ -79,18 +102,14 @@ class SocketWake:
         self._names: list[str] = []
         self._look_at = 0.0
 
-    def notify(self) -> None:
-        """See ``Wake``."""
+    def notify(self, shards: Collection[int] | None = None) -> None:
+        """See ``Wake``; all are woken whatever the shards."""
         now = time.monotonic()
         if now >= self._look_at:
             self._names, self._look_at = self._folder.names(), now + LOOK_AGAIN
         for name in self._names:
             if not self._folder.knock(self._socket, name):
                 self._look_at = now
-
-    async def wait(self, seconds: float) -> None:
-        """This end only notifies; it waits for nothing but the time."""
-        await asyncio.sleep(seconds)
 
     def close(self) -> None:
         """Free the socket."""

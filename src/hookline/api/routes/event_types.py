@@ -10,8 +10,16 @@ from hookline.api.paging import cut, encode_cursor, place_after
 from hookline.api.route import AnyRoute, Call, NoQuery, Nothing, Reply, Route
 from hookline.api.routes.common import PageQuery
 from hookline.api.views import event_type_view
-from hookline.api.wire import DeprecateInput, EventTypeChange, EventTypeView, PageView
+from hookline.api.wire import (
+    DeprecateInput,
+    EventTypeChange,
+    EventTypeView,
+    GroupsView,
+    GroupView,
+    PageView,
+)
 from hookline.core.errors import Conflict, IncompatibleSchema, NotFound
+from hookline.core.event_type import MAX_GROUP
 from hookline.core.model import Scope
 from hookline.core.reading import given
 from hookline.engine.manage import EventTypeSpec
@@ -26,12 +34,23 @@ class ForceQuery(Struct, frozen=True, forbid_unknown_fields=True):
     force: Annotated[bool, Meta(description="change the schema even if that could break receivers")] = False
 
 
-async def list_event_types(call: Call[PageQuery, Nothing]) -> PageView[EventTypeView]:
+class TypesQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
+    """Which types."""
+
+    group: Annotated[str, Meta(max_length=MAX_GROUP, description="only types of this group")] = ""
+
+
+async def list_event_types(call: Call[TypesQuery, Nothing]) -> PageView[EventTypeView]:
     after = place_after("event-types", call.query.cursor, str, "")
-    found = await call.services.storage.list_event_types(call.tenant.no, after, call.query.limit + 1)
+    found = await call.services.types.list(call.tenant, after, call.query.limit + 1, call.query.group)
     page, last = cut(found, call.query.limit)
     following = None if last is None else encode_cursor("event-types", last.name)
     return PageView([event_type_view(found) for found in page], following)
+
+
+async def list_groups(call: Call[NoQuery, Nothing]) -> GroupsView:
+    counts = await call.services.types.groups(call.tenant)
+    return GroupsView([GroupView(name, types) for name, types in counts.items()])
 
 
 async def create_event_type(call: Call[NoQuery, EventTypeSpec]) -> EventTypeView:
@@ -81,7 +100,12 @@ NAME = "/v1/event-types/{name:path}"
 ROUTES: list[AnyRoute] = [
     Route(
         "GET", "/v1/event-types", list_event_types, "List the catalogue", TAG, PageView[EventTypeView],
-        PageQuery, Nothing,
+        TypesQuery, Nothing,
+        description="The tenant's own types, those from files of this installation, and those of its profile.",
+    ),
+    Route(
+        "GET", "/v1/event-type-groups", list_groups, "List the groups of the catalogue", TAG, GroupsView,
+        NoQuery, Nothing,
     ),
     Route(
         "POST", "/v1/event-types", create_event_type, "Add an event type", TAG, EventTypeView,
@@ -107,6 +131,7 @@ ROUTES: list[AnyRoute] = [
     Route(
         "PATCH", NAME, update_event_type, "Change an event type", TAG, EventTypeView,
         ForceQuery, EventTypeChange, scope=Scope.MANAGE, errors=(NotFound, IncompatibleSchema), changes=True,
-        description="A schema under which receivers of the old one could fail is refused unless `force=true`.",
+        description="A schema under which receivers of the old one could fail is refused unless `force=true`. "
+        "A type that came with the profile or from a file becomes the tenant's own.",
     ),
 ]  # fmt: skip

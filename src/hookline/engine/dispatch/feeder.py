@@ -19,7 +19,7 @@ from hookline.engine.dispatch.roster import Roster, is_expired
 from hookline.engine.dispatch.turns import Turns
 from hookline.engine.dispatch.watermark import Watermark
 from hookline.observe import Metrics, log
-from hookline.ports import Changes, Clock, LogPage, Storage, Wake
+from hookline.ports import Bells, Changes, Clock, LogPage, Storage
 
 TAIL_PAGE = 500
 """Events read at once behind the publishers."""
@@ -54,7 +54,7 @@ class Feeder:
         self,
         shard: int,
         storage: Storage,
-        wake: Wake,
+        bells: Bells,
         clock: Clock,
         turns: Turns,
         metrics: Metrics,
@@ -63,7 +63,7 @@ class Feeder:
     ) -> None:
         self._shard = shard
         self._storage = storage
-        self._wake = wake
+        self._bell = bells.listen(shard)
         self._clock = clock
         self._turns = turns
         self._metrics = metrics
@@ -151,6 +151,7 @@ class Feeder:
     def close(self) -> None:
         """Start nothing more."""
         self._closed = True
+        self._bell.close()
         for _, timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -172,7 +173,7 @@ class Feeder:
             if page.last >= page.head:
                 if len(page.events) > CROWD:
                     await asyncio.sleep(GATHER)
-                await self._wake.wait(POLL)
+                await self._bell.wait(POLL)
 
     def _hand_out(self, page: LogPage) -> None:
         now = self._clock.monotonic()

@@ -18,6 +18,7 @@ from hookline.core.model import (
     Tenant,
     Unsettled,
 )
+from hookline.core.sharding import slice_of
 from hookline.engine.compose import Composer
 from hookline.engine.dispatch.index import LaneIndex
 from hookline.engine.dispatch.lane import Job, Lane, Memory
@@ -51,8 +52,10 @@ class Roster:
         compose: Callable[[Subscription, Tenant], Composer],
         memory: Memory,
         events: RosterEvents,
+        slice: int,
     ) -> None:
         self._storage = storage
+        self._slice = slice
         self._clock = clock
         self._watermark = watermark
         self._recorder = recorder
@@ -94,7 +97,8 @@ class Roster:
             await self._apply(changes, {})
 
     async def _apply(self, changes: Changes, places: dict[int, LanePosition]) -> None:
-        for tenant_no in {subscription.tenant_no for subscription in changes.subscriptions}:
+        subscriptions = [each for each in changes.subscriptions if self._is_mine(each.no)]
+        for tenant_no in {subscription.tenant_no for subscription in subscriptions}:
             await self.tenant(tenant_no)
         if changes.version < self.seen:
             return
@@ -102,10 +106,13 @@ class Roster:
         versions: dict[int, list[DefinitionVersion]] = {}
         for version in changes.definitions:
             versions.setdefault(version.subscription_no, []).append(version)
-        for subscription in changes.subscriptions:
+        for subscription in subscriptions:
             self._put(subscription, versions.get(subscription.no, []), places.get(subscription.no))
-        for subscription_no in changes.requeued:
+        for subscription_no in filter(self._is_mine, changes.requeued):
             self._requeued(subscription_no)
+
+    def _is_mine(self, subscription_no: int) -> bool:
+        return slice_of(subscription_no, self._storage.slices) == self._slice
 
     def _requeued(self, subscription_no: int) -> None:
         lane = self.lanes.get(subscription_no)

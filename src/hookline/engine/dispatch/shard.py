@@ -20,7 +20,7 @@ from hookline.engine.record import Recorder
 from hookline.engine.replay import ReplayRunner
 from hookline.engine.tokens import TokenCache
 from hookline.observe import Metrics
-from hookline.ports import Clock, Lease, Sender, ShardState, Storage, Wake
+from hookline.ports import Bells, Clock, Lease, Sender, ShardState, Storage
 
 DETACH_AFTER = 2.0
 """Seconds for which one lane may hold the watermark back before it gets a cursor of its own."""
@@ -35,7 +35,7 @@ class ShardTools(Struct, frozen=True):
     sender: Sender
     tokens: TokenCache
     turns: Turns
-    wake: Wake
+    wake: Bells
     clock: Clock
     chance: Chance
     metrics: Metrics
@@ -49,6 +49,7 @@ class ShardRun:
     def __init__(self, lease: Lease, state: ShardState, tools: ShardTools) -> None:
         self._tools = tools
         self._state = state
+        self._part = (lease.shard, lease.slice)
         self._draining = False
         self._ended = False
         self._unrecorded = 0
@@ -87,6 +88,7 @@ class ShardRun:
             tools.compose,
             tools.turns.memory,
             RosterEvents(self._feeder.consider, self._on_parked, self._replays.look),
+            lease.slice,
         )
         self._feeder.connect(self._roster, self._deliverer)
 
@@ -114,6 +116,8 @@ class ShardRun:
         self._tools.turns.recorded(self._unrecorded)
         for lane in self._roster.lanes.values():
             lane.disown()
+        for gauge in self._tools.metrics.by_part:
+            gauge.forget(self._part)
 
     async def drain(self) -> None:
         """Start nothing more; return once all that is under way has been recorded."""
@@ -197,10 +201,13 @@ class ShardRun:
     def _measure(self) -> None:
         metrics, now = self._tools.metrics, self._tools.clock.now()
         lanes = self._roster.lanes.values()
-        metrics.lanes_stopped.set(sum(lane.stopped for lane in lanes))
-        metrics.lanes_behind.set(sum(not lane.fed and not lane.stopped for lane in lanes))
-        metrics.breakers_open.set(sum(lane.breaker.state is not BreakerState.CLOSED for lane in lanes))
         oldest = min((lane.next_due for lane in lanes if lane.next_due and not lane.stopped), default=now)
-        metrics.oldest_due_seconds.set(max(0.0, (now - oldest) / 1000))
-        metrics.lag.set(max(0, self._feeder.head - self._roster.tail))
+        for gauge, value in (
+            (metrics.lanes_stopped, sum(lane.stopped for lane in lanes)),
+            (metrics.lanes_behind, sum(not lane.fed and not lane.stopped for lane in lanes)),
+            (metrics.breakers_open, sum(lane.breaker.state is not BreakerState.CLOSED for lane in lanes)),
+            (metrics.oldest_due_seconds, max(0.0, (now - oldest) / 1000)),
+            (metrics.lag, max(0, self._feeder.head - self._roster.tail)),
+        ):
+            gauge.set(value, self._part)
         metrics.unrecorded.set(self._tools.turns.unrecorded)

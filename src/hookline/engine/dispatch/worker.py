@@ -1,146 +1,238 @@
-"""A delivery worker: lease shards, deliver them, give them back."""
+"""A delivery worker: take its share of the shards, deliver them, give them back."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 
+from hookline import __version__
 from hookline.core.errors import Fenced, Overloaded, StorageUnavailable
 from hookline.core.model import Retention, Tenant
+from hookline.core.sharding import slice_of
 from hookline.engine.dispatch.lane import Job, Lane
 from hookline.engine.dispatch.shard import ShardRun, ShardTools
+from hookline.engine.dispatch.shares import Shares
 from hookline.engine.retain import Retainer
 from hookline.observe import log
-from hookline.ports import Lease
+from hookline.ports import Lease, Node
 
 RENEWALS = 3
 """Renewals of a lease within its life."""
+MISSED = 1.5
+"""Rounds after which a node that was not heard of counts as gone for the sharing out."""
+HAND_OVER_SECONDS = 30.0
+"""How long what is under way may hold up the handing over of a slice."""
 CANCEL_SECONDS = 5.0
 """How long cancelled tasks may take to end."""
 
+Part = tuple[int, int]
+"""A slice of a shard: what one lease is about."""
+
 
 class Worker:
-    """Owns shards for as long as it renews their leases. ``run`` works until cancelled."""
+    """Owns slices of shards for as long as it renews their leases. ``run`` works until ``stop`` has ended."""
 
-    def __init__(self, owner: str, tools: ShardTools, lease_seconds: float, retention: Retention) -> None:
-        self._owner = owner
+    def __init__(
+        self,
+        owner: str,
+        tools: ShardTools,
+        lease_seconds: float,
+        retention: Retention,
+        role: str = "delivery",
+    ) -> None:
+        self._node = Node(owner, role, __version__, tools.clock.now())
         self._tools = tools
         self._lease_seconds = lease_seconds
         self._retention = retention
-        self._shards: dict[int, ShardRun] = {}
-        self._leases: dict[int, Lease] = {}
-        self._runs: dict[int, asyncio.Task[None]] = {}
+        self._shards: dict[Part, ShardRun] = {}
+        self._leases: dict[Part, Lease] = {}
+        self._until: dict[Part, float] = {}
+        self._runs: dict[Part, asyncio.Task[None]] = {}
+        self._leaving: dict[Part, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
         self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
         tools.turns.serve(self._may_start, self.start, self._exhausted)
 
     @property
     def owned(self) -> list[int]:
-        """The shards that this worker delivers now."""
-        return sorted(self._shards)
+        """The shards of which this worker delivers something now."""
+        return sorted({shard for shard, _ in self._shards})
+
+    def _run_of(self, lane: Lane) -> ShardRun | None:
+        run = self._shards.get(self._part_of(lane))
+        return run if run is not None and run.owns(lane) else None
+
+    def _part_of(self, lane: Lane) -> Part:
+        return lane.subscription.shard, slice_of(lane.no, self._tools.storage.slices)
 
     def _may_start(self, lane: Lane) -> bool:
-        """Whether the shard is still ours by our own clock: a process that stood still for a while must not send what
-        another may have taken over meanwhile."""
-        shard = lane.subscription.shard
-        lease, run = self._leases.get(shard), self._shards.get(shard)
-        if lease is None or run is None or not run.owns(lane):
+        """Whether the slice is still ours by our own clocks: a process that stood still for a while must not send what
+        another may have taken over meanwhile. The monotonic one counts from before the lease was asked for."""
+        part, run, clock = self._part_of(lane), self._run_of(lane), self._tools.clock
+        lease = self._leases.get(part)
+        if lease is None or run is None:
             return False
-        if self._tools.clock.now() < lease.expires_at:
+        if clock.now() < lease.expires_at and clock.monotonic() < self._until[part]:
             return True
         run.hold()
         return False
 
     def start(self, job: Job) -> None:
         """Send a job that has its turn."""
-        run = self._shards.get(job.lane.subscription.shard)
-        if run is not None and run.owns(job.lane):
+        run = self._run_of(job.lane)
+        if run is not None:
             run.start(job)
         else:
             self._tools.turns.finished()
 
     def _exhausted(self, lane: Lane) -> None:
-        run = self._shards.get(lane.subscription.shard)
-        if run is not None and run.owns(lane):
+        run = self._run_of(lane)
+        if run is not None:
             run.consider(lane)
 
+    # --- life
+
     async def run(self) -> None:
-        """Take what shards are free, and keep them. The end of what is under way is up to ``stop``."""
+        """Take our share of what there is, and keep it. The end of what is under way is up to ``stop``."""
         async with asyncio.TaskGroup() as tasks:
-            while not self._stopping.is_set():
-                for shard in range(self._tools.storage.shards):
-                    await self._tend(shard, tasks)
+            while not self._ended.is_set():
+                async with self._turn:
+                    await self._round(tasks)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._lease_seconds / RENEWALS):
-                        await self._stopping.wait()
+                    async with asyncio.timeout(self._interval):
+                        await self._ended.wait()
+
+    @property
+    def _interval(self) -> float:
+        return self._lease_seconds / RENEWALS
 
     async def stop(self, grace: float) -> None:
-        """Start nothing more, wait up to ``grace`` seconds for what is under way, and give the shards back."""
+        """Start nothing more, wait up to ``grace`` seconds for what is under way, and give everything back. The leases
+        are renewed meanwhile: nobody takes over what we still wait for."""
         self._stopping.set()
         self._tools.turns.closed = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 for run in list(self._shards.values()):
                     await run.drain()
-        leases = list(self._leases.values())
-        running = list(self._runs.values())
-        for run in running:
-            run.cancel()
-        if running:
-            await asyncio.wait(running, timeout=CANCEL_SECONDS)
-        for lease in leases:
+        self._ended.set()
+        async with self._turn:
+            leases = list(self._leases.values())
+            running = [*self._runs.values(), *self._leaving.values()]
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running, timeout=CANCEL_SECONDS)
+            for lease in leases:
+                await self._give_back(lease)
             with contextlib.suppress(StorageUnavailable, Overloaded):
-                await self._tools.storage.release(lease)
+                await self._tools.storage.leave(self._node.id)
 
-    async def _tend(self, shard: int, tasks: asyncio.TaskGroup) -> None:
-        """Take or renew the lease of a shard; start or end its delivery accordingly."""
-        clock = self._tools.clock
+    async def _give_back(self, lease: Lease) -> None:
+        with contextlib.suppress(StorageUnavailable, Overloaded):
+            await self._tools.storage.release(lease)
+
+    # --- leases
+
+    async def _round(self, tasks: asyncio.TaskGroup) -> None:
+        """Renew what we have; then take what we lack of our share, or hand over what another one lacks."""
+        for part in sorted(self._leases):
+            if not self._ended.is_set():
+                await self._tend(part, tasks)
+        if self._stopping.is_set():
+            return
+        now = self._tools.clock.now()
         try:
-            lease = await self._tools.storage.lease(shard, self._owner, clock.now(), self._lease_seconds)
+            nodes = await self._tools.storage.beat(self._node, now, MISSED * self._interval)
+            leases = await self._tools.storage.leases(now)
+        except (StorageUnavailable, Overloaded) as error:
+            log.warning("lease_delayed", reason=error.detail)
+            return
+        shares = Shares(self._node.id, nodes, leases)
+        for lease in shares.wanted(len(self._leases)):
+            await self._tend((lease.shard, lease.slice), tasks)
+        staying = [part for part in sorted(self._leases) if part not in self._leaving]
+        for part in staying[len(staying) - shares.surplus(len(staying)) :]:
+            self._leaving[part] = tasks.create_task(self._hand_over(part), name=f"hand-over-{part}")
+
+    async def _tend(self, part: Part, tasks: asyncio.TaskGroup) -> None:
+        """Take or renew the lease of a part; start or end its delivery accordingly."""
+        (shard, number), clock = part, self._tools.clock
+        until = clock.monotonic() + self._lease_seconds
+        try:
+            lease = await self._tools.storage.lease(
+                shard, self._node.id, clock.now(), self._lease_seconds, number
+            )
         except (StorageUnavailable, Overloaded) as error:
             log.warning("lease_delayed", shard=shard, reason=error.detail)
             return
-        known = self._leases.get(shard)
+        known = self._leases.get(part)
         if known is not None and (lease is None or lease.epoch != known.epoch):
-            self._lose(shard)
+            self._lose(part)
         if lease is None:
             return
-        self._leases[shard] = lease
-        if shard in self._shards:
-            self._shards[shard].go_on()
-        if shard not in self._runs:
+        self._leases[part] = lease
+        self._until[part] = until
+        if part in self._shards and part not in self._leaving:
+            self._shards[part].go_on()
+        if part not in self._runs:
             self._tools.metrics.takeovers.inc()
-            log.info("shard_taken", shard=shard, epoch=lease.epoch)
-            self._runs[shard] = tasks.create_task(self._deliver(lease), name=f"shard-{shard}")
+            log.info("shard_taken", shard=shard, slice=number, epoch=lease.epoch)
+            self._runs[part] = tasks.create_task(self._deliver(lease), name=f"shard-{shard}-{number}")
 
-    def _lose(self, shard: int) -> None:
+    def _lose(self, part: Part) -> None:
         self._tools.metrics.lost_leases.inc()
-        log.warning("shard_lost", shard=shard)
-        self._leases.pop(shard, None)
-        self._shards.pop(shard, None)
-        run = self._runs.pop(shard, None)
+        log.warning("shard_lost", shard=part[0], slice=part[1])
+        self._leases.pop(part, None)
+        self._shards.pop(part, None)
+        run = self._runs.pop(part, None)
         if run is not None:
             run.cancel()
 
+    async def _hand_over(self, part: Part) -> None:
+        """Give a part to a node that has fewer: once what is under way is recorded, or after a while without it."""
+        lease, run, task = self._leases[part], self._shards.get(part), self._runs.get(part)
+        try:
+            if run is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HAND_OVER_SECONDS):
+                        await run.drain()
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_SECONDS)
+            async with self._turn:
+                if self._leases.get(part) in (None, lease):
+                    self._leases.pop(part, None)
+                await self._give_back(lease)
+            log.info("shard_handed_over", shard=part[0], slice=part[1])
+        finally:
+            self._leaving.pop(part, None)
+
     async def _deliver(self, lease: Lease) -> None:
-        shard = lease.shard
+        part = (lease.shard, lease.slice)
         run: ShardRun | None = None
         try:
-            state = await self._tools.storage.load_shard(shard, lease.epoch)
-            run = self._shards[shard] = ShardRun(lease, state, self._tools)
-            retainer = Retainer(self._tools.storage, self._tools.clock, self._retention, run.expire_stopped)
+            state = await self._tools.storage.load_shard(lease.shard, lease.epoch, lease.slice)
+            run = self._shards[part] = ShardRun(lease, state, self._tools)
+            retainer = Retainer(
+                self._tools.storage, self._tools.clock, self._retention, run.expire_stopped, lease
+            )
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(run.run(), name="shard")
                 tasks.create_task(retainer.run(), name="retain")
         except* Fenced:
-            log.warning("fenced", shard=shard, epoch=lease.epoch)
+            log.warning("fenced", shard=lease.shard, slice=lease.slice, epoch=lease.epoch)
         except* (StorageUnavailable, Overloaded) as group:
-            log.warning("shard_dropped", shard=shard, reason=str(group.exceptions[0]))
+            log.warning(
+                "shard_dropped", shard=lease.shard, slice=lease.slice, reason=str(group.exceptions[0])
+            )
         finally:
-            if self._shards.get(shard) is run:  # else the shard was taken again before this one had ended
-                self._shards.pop(shard, None)
-            if self._leases.get(shard) is not None and self._leases[shard].epoch == lease.epoch:
-                self._runs.pop(shard, None)
-                self._leases.pop(shard, None)
+            if self._shards.get(part) is run:  # else the part was taken again before this one had ended
+                self._shards.pop(part, None)
+            if self._leases.get(part) is not None and self._leases[part].epoch == lease.epoch:
+                self._runs.pop(part, None)
+                self._leases.pop(part, None)
 
 
 def retention_days(default: Retention, tenant: Tenant) -> int:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
 from msgspec import Raw, Struct, structs
 
-from hookline.core.definition import text_faults
-from hookline.core.errors import Conflict, Fault, HooklineError, IncompatibleSchema, NotFound
-from hookline.core.matching import name_fault
-from hookline.core.model import OPERATIONAL_PREFIX, EventType, Tenant
+from hookline.core.errors import Conflict, Fault, IncompatibleSchema, NotFound
+from hookline.core.event_type import event_type_faults
+from hookline.core.model import EventType, Tenant, TypeSource
 from hookline.core.reading import refuse
-from hookline.core.schema import breaking_changes, compile_schema
+from hookline.core.schema import breaking_changes
+from hookline.engine.types import EventTypeCatalogue
 from hookline.ports import Clock, Storage
-
-MAX_EXAMPLE = 256 * 1024
-"""Bytes of an example; as much as a schema may have."""
 
 
 class EventTypeSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,15 +27,16 @@ class EventTypeSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventTypes:
-    """Makes and changes event types."""
+    """Makes and changes event types. A change of one from a file becomes the tenant's own."""
 
-    def __init__(self, storage: Storage, clock: Clock) -> None:
+    def __init__(self, storage: Storage, types: EventTypeCatalogue, clock: Clock) -> None:
         self._storage = storage
+        self._types = types
         self._clock = clock
 
     async def get(self, tenant: Tenant, name: str) -> EventType:
         """Raises ``NotFound``."""
-        found = None if name_fault(name) else await self._storage.get_event_type(tenant.no, name)
+        found = await self._types.get(tenant, name)
         if found is None:
             raise NotFound("there is no such event type in the catalogue")
         return found
@@ -47,8 +44,10 @@ class EventTypes:
     async def create(self, tenant: Tenant, spec: EventTypeSpec) -> EventType:
         """Raises ``InvalidInput`` and, for a name that is taken, ``Conflict``."""
         refuse(_faults(spec))
-        if await self._storage.get_event_type(tenant.no, spec.name) is not None:
-            raise Conflict(f"the event type {spec.name!r} exists already")
+        existing = await self._types.get(tenant, spec.name)
+        if existing is not None:
+            more = "" if existing.source is TypeSource.API else "; change it, and it becomes your own"
+            raise Conflict(f"the event type {spec.name!r} exists already{more}")
         now = self._clock.now()
         made = EventType(
             tenant_no=tenant.no,
@@ -81,20 +80,34 @@ class EventTypes:
             schema=schema,
             example=_bytes(spec.example),
             version=found.version + (schema != found.schema),
-            updated_at=self._clock.now(),
         )
-        await self._storage.put_event_type(changed)
-        return changed
+        return await self._put(tenant, changed)
 
     async def deprecate(self, tenant: Tenant, name: str, *, deprecated: bool = True) -> EventType:
         """Mark a type as one that publishers should leave; events of it are still accepted. Can be undone."""
         found = await self.get(tenant, name)
         if (found.deprecated_at is not None) is deprecated:
             return found
+        marked = structs.replace(found, deprecated_at=self._clock.now() if deprecated else None)
+        return await self._put(tenant, marked)
+
+    async def _put(self, tenant: Tenant, changed: EventType) -> EventType:
+        """Store a changed type as the tenant's own."""
         now = self._clock.now()
-        changed = structs.replace(found, deprecated_at=now if deprecated else None, updated_at=now)
-        await self._storage.put_event_type(changed)
-        return changed
+        was_own = changed.source is TypeSource.API
+        own = structs.replace(
+            changed,
+            tenant_no=tenant.no,
+            source=TypeSource.API,
+            created_at=changed.created_at if was_own else now,
+            updated_at=now,
+            object_type="",
+            origin="",
+            deprecation="",
+            order=0,
+        )
+        await self._storage.put_event_type(own)
+        return await self.get(tenant, own.name)
 
 
 def spec_of(event_type: EventType) -> EventTypeSpec:
@@ -114,30 +127,8 @@ def _bytes(raw: Raw | None) -> bytes | None:
 
 
 def _faults(spec: EventTypeSpec) -> Iterator[Fault]:
-    if message := name_fault(spec.name):
-        yield Fault("name", message)
-    if spec.name.startswith(OPERATIONAL_PREFIX):
-        yield Fault("name", f"names that begin with {OPERATIONAL_PREFIX!r} are Hookline's own")
-    for field, longest in (("description", 4000), ("group", 200), ("usage", 4000)):
-        text: str = getattr(spec, field)
-        yield from text_faults(field, text.replace("\n", " ").replace("\t", " "), longest)
-    yield from _document_faults(spec)
-
-
-def _document_faults(spec: EventTypeSpec) -> Iterator[Fault]:
-    if spec.example is not None and len(bytes(spec.example)) > MAX_EXAMPLE:
-        yield Fault("example", f"must have at most {MAX_EXAMPLE} bytes")
-        return
-    if spec.schema is None:
-        return
-    try:
-        schema = compile_schema(bytes(spec.schema))
-    except HooklineError as error:
-        yield from error.faults or (Fault("schema", error.detail),)
-        return
-    if spec.example is not None:
-        for fault in schema.faults(msgspec.json.decode(spec.example)):
-            yield Fault(f"example{fault.field.removeprefix('data')}", fault.message)
+    texts = {"description": spec.description, "group": spec.group, "usage": spec.usage}
+    return event_type_faults(spec.name, texts, _bytes(spec.schema), _bytes(spec.example))
 
 
 def _refuse_breaks(old: bytes | None, new: bytes | None) -> None:

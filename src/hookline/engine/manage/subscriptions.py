@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import structs
@@ -23,6 +23,7 @@ from hookline.core.model import (
     Tenant,
 )
 from hookline.core.reading import read, refuse
+from hookline.core.sharding import shard_of
 from hookline.core.times import parse_rfc3339
 from hookline.engine.manage.spec import Extras, SubscriptionSpec, current, drafted, merged, split
 from hookline.ports import Clock, Storage, Vault
@@ -52,8 +53,8 @@ class Subscriptions:
 
     # --- make and change ---
 
-    async def create(self, tenant: Tenant, body: object) -> Subscription:
-        """Raises ``InvalidInput`` with everything that is wrong.
+    async def create(self, tenant: Tenant, body: object, known: Sequence[Fault] = ()) -> Subscription:
+        """Raises ``InvalidInput`` with everything that is wrong, what the caller ``known`` found first.
 
         ``from`` starts it in the past ("beginning" or a time); otherwise it matches from the next event on.
         """
@@ -62,7 +63,7 @@ class Subscriptions:
         draft = drafted({"profile": tenant.profile} | fields)
         spec = draft.spec
         secrets = Secrets(spec.auth, self._keys(spec, ()), spec.secret_headers)
-        refuse([*faults, *_start_faults(extras), *draft.with_rules(self._faults(spec, secrets))])
+        refuse([*known, *faults, *_start_faults(extras), *draft.with_rules(self._faults(spec, secrets))])
         start = await self._start_after(tenant, extras)
         subscription_id = ids.time_ordered("sub", self._clock.now(), self._entropy(10))
         return await self._storage.create_subscription(
@@ -76,16 +77,21 @@ class Subscriptions:
         )
 
     async def update(
-        self, tenant: Tenant, subscription_id: str, body: object, expected: int | None = None
+        self,
+        tenant: Tenant,
+        subscription_id: str,
+        body: object,
+        expected: int | None = None,
+        known: Sequence[Fault] = (),
     ) -> Subscription:
         """Apply a merge patch. ``expected`` (or ``version`` in the body) is the version it was made for: another
-        one raises ``Conflict``. Without it, the patch is applied to whatever is there."""
+        one raises ``Conflict``. Without it, the patch is applied to whatever is there. ``known`` as in ``create``."""
         _require_webhooks(tenant)
         fields, extras, faults = split(body, ("enabled", "version"))
         refuse(faults)
         if isinstance(extras.version, int):
             expected = extras.version
-        changed = await self._patch(tenant, subscription_id, fields, expected)
+        changed = await self._patch(tenant, subscription_id, fields, expected, known)
         if extras.enabled is True and changed.state is not SubscriptionState.ACTIVE:
             return await self._set(changed, SubscriptionState.ACTIVE, "")
         if extras.enabled is False and changed.state is SubscriptionState.ACTIVE:
@@ -93,7 +99,12 @@ class Subscriptions:
         return changed
 
     async def _patch(
-        self, tenant: Tenant, subscription_id: str, fields: dict[str, object], expected: int | None
+        self,
+        tenant: Tenant,
+        subscription_id: str,
+        fields: dict[str, object],
+        expected: int | None,
+        known: Sequence[Fault],
     ) -> Subscription:
         for _ in range(_TRIES):
             found = await self._storage.get_subscription(tenant.no, subscription_id)
@@ -102,18 +113,20 @@ class Subscriptions:
                     f"the subscription is at version {found.version}, not {expected}; read it again"
                 )
             try:
-                return await self._apply(found, fields)
+                return await self._apply(found, fields, known)
             except Conflict:
                 if expected is not None:
                     raise
         raise Conflict("the subscription is being changed by others; try again")
 
-    async def _apply(self, found: Subscription, fields: dict[str, object]) -> Subscription:
+    async def _apply(
+        self, found: Subscription, fields: dict[str, object], known: Sequence[Fault]
+    ) -> Subscription:
         before = self.secrets(found)
         draft = merged(current(found.definition, before), fields)
         spec = draft.spec
         secrets = Secrets(spec.auth, self._keys(spec, before.keys), spec.secret_headers)
-        refuse(draft.with_rules(self._faults(spec, secrets)))
+        refuse([*known, *draft.with_rules(self._faults(spec, secrets))])
         return await self._store(found, spec, before, secrets)
 
     async def _store(
@@ -287,8 +300,3 @@ def _rotation_faults(scheme: SignatureScheme, overlap: float) -> list[Fault]:
     if not 0 <= overlap <= MAX_OVERLAP:
         faults.append(Fault("overlap", f"must be between 0 and {MAX_OVERLAP} seconds"))
     return faults
-
-
-def shard_of(tenant_no: int, shards: int) -> int:
-    """The shard that a tenant lives in."""
-    return tenant_no % shards

@@ -18,7 +18,8 @@ from hookline.core.model import Auth, AuthKind, Event, Millis, NewEvent, Secrets
 from hookline.core.reading import refuse
 from hookline.engine.compose import Composed, Composer
 from hookline.engine.manage.subscriptions import Subscriptions
-from hookline.ports import Clock, ErrorClass, Outcome, Request, Sender, Storage
+from hookline.engine.types import EventTypeCatalogue
+from hookline.ports import Clock, ErrorClass, Outcome, Request, Sender
 
 TEST_TYPE = "hookline.test"
 TEST_DATA = b'{"message":"This is a test event from Hookline."}'
@@ -61,14 +62,14 @@ class Trials:
 
     def __init__(
         self,
-        storage: Storage,
+        types: EventTypeCatalogue,
         clock: Clock,
         entropy: Callable[[int], bytes],
         subscriptions: Subscriptions,
         sender: Sender,
         tokens: Tokens,
     ) -> None:
-        self._storage = storage
+        self._types = types
         self._clock = clock
         self._entropy = entropy
         self._subscriptions = subscriptions
@@ -83,7 +84,7 @@ class Trials:
         fault = name_fault(event_type) if event_type is not None else None
         refuse([Fault("type", fault)] if fault else [])
         if event_type is not None and data is None:
-            found = await self._storage.get_event_type(tenant.no, event_type)
+            found = await self._types.get(tenant, event_type)
             if found is None:
                 raise NotFound(f"there is no event type {event_type[:128]!r}; give data to test without it")
             data = found.example

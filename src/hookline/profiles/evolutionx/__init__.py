@@ -41,9 +41,15 @@ class EvolutionXFormat(Plain):
         return head.encode() + about + b',"data":' + record + b"}"
 
     def query(self, event: Event) -> dict[str, str]:
-        """See ``Format``."""
-        known = {"object_type": event.object_type, "object_id": event.object_id}
-        return super().query(event) | {name: value for name, value in known.items() if value is not None}
+        """Everything of the body but ``event_data`` and ``data``: receivers that filter on the source must find it."""
+        known = {
+            "object_type": event.object_type,
+            "object_id": event.object_id,
+            "source_user_type": event.source_application,
+            "source_user_id": event.source_user,
+        }
+        given = {name: value for name, value in known.items() if value is not None}
+        return super().query(event) | {"event_time": str(event.occurred_at // 1000)} | given
 
 
 def _parts(data: bytes) -> tuple[bytes, bytes | None]:
@@ -55,14 +61,14 @@ def _parts(data: bytes) -> tuple[bytes, bytes | None]:
 
 
 class EvolutionXProfile:
-    """See ``Profile``. Retries are our choice: they end within the day for which receivers are told to remember ids
-    ("Processing Event Driven Webhooks")."""
+    """See ``Profile``. Retries are our choice: with any jitter, the last one comes within the day for which receivers are
+    told to remember ids ("Processing Event Driven Webhooks"), unless their own ``Retry-After`` puts it off."""
 
     name = "evolutionx"
     title = "EvolutionX Event Driven Webhooks"
     defaults = Defaults(
         signing=signing_of(SignatureScheme.EVOLUTIONX),
-        retry=RetryPolicy(delays=(60.0, 300.0, 900.0, 3600.0, 10800.0, 21600.0, 43200.0), jitter=0.1),
+        retry=RetryPolicy(delays=(60.0, 300.0, 900.0, 3600.0, 10800.0, 21600.0, 36000.0), jitter=0.1),
         breaker=UNJUDGED,
         disable_after=0.0,
         disable_on_gone=False,

@@ -54,8 +54,10 @@ def _with(ours: dict[str, bytes], data: bytes) -> bytes:
     if not inner.startswith(b"{"):
         inner = b'{"data":%b}' % data
     elif b"webhook_" in inner or b"event_" in inner or b"\\u" in inner:
-        theirs = {name: raw for name, raw in (members(inner) or {}).items() if name not in ours}
-        return object_of(ours | theirs)
+        theirs = members(inner)
+        if theirs is None:  # nested deeper than can be followed here: nothing of it may be lost
+            return object_of(ours | {"data": inner})
+        return object_of(ours | {name: raw for name, raw in theirs.items() if name not in ours})
     rest = inner[1:].lstrip()
     return object_of(ours)[:-1] + (b"" if rest == b"}" else b",") + rest
 

@@ -18,7 +18,7 @@ from hookline.core.model import (
     SubscriptionState,
     Unsettled,
 )
-from hookline.ports import LanePosition, Lease, Record, ShardState
+from hookline.ports import LanePosition, Lease, Node, Record, ShardState
 from hookline.storage.common import (
     attempt_bytes,
     cancelled,
@@ -30,31 +30,56 @@ from hookline.storage.common import (
     staggered,
     stepped,
 )
-from hookline.storage.memory.state import MemoryState, Shard
+from hookline.storage.memory.state import MemoryState, Slice
 
 
 class MemoryDeliveries(MemoryState):
     """Fills ``DeliveryStore``."""
 
-    async def lease(self, shard: int, owner: str, now: Millis, seconds: float) -> Lease | None:
-        held = self._shards[shard]
+    async def beat(self, node: Node, now: Millis, seconds: float) -> list[Node]:
+        self._nodes[node.id] = replace(node, seen_at=now)
+        oldest = now - int(seconds * 1000)
+        self._nodes = {name: each for name, each in sorted(self._nodes.items()) if each.seen_at >= oldest}
+        return list(self._nodes.values())
+
+    async def leave(self, node_id: str) -> None:
+        self._nodes.pop(node_id, None)
+
+    async def leases(self, now: Millis) -> list[Lease]:
+        return [
+            Lease(
+                shard.no,
+                (each.expires_at > now and each.owner) or "",
+                each.epoch,
+                each.expires_at,
+                number,
+            )
+            for shard in self._shards
+            for number, each in enumerate(shard.slices)
+        ]
+
+    async def lease(
+        self, shard: int, owner: str, now: Millis, seconds: float, slice: int = 0
+    ) -> Lease | None:
+        held = self._shards[shard].slices[slice]
         if held.owner != owner:
             if held.owner is not None and held.expires_at > now:
                 return None
             held.epoch += 1
             held.owner = owner
+            held.recorded = 0
         held.expires_at = now + int(seconds * 1000)
-        return Lease(shard, owner, held.epoch, held.expires_at)
+        return Lease(shard, owner, held.epoch, held.expires_at, slice)
 
     async def release(self, lease: Lease) -> None:
-        held = self._shards[lease.shard]
+        held = self._shards[lease.shard].slices[lease.slice]
         if (held.owner, held.epoch) == (lease.owner, lease.epoch):
             held.owner = None
             held.expires_at = 0
 
-    async def load_shard(self, shard: int, epoch: int) -> ShardState:
-        held = self._fenced(shard, epoch)
-        changes = self._changes(shard, 0)
+    async def load_shard(self, shard: int, epoch: int, slice: int = 0) -> ShardState:
+        held = self._fenced(shard, slice, epoch)
+        changes = self._changes(shard, 0, slice)
         numbers = {subscription.no for subscription in changes.subscriptions}
         lanes = [self._lanes[no] for no in sorted(numbers & self._lanes.keys())]
         running = [
@@ -64,15 +89,15 @@ class MemoryDeliveries(MemoryState):
         ]
         return ShardState(
             watermark=held.watermark,
-            head=held.head,
+            head=self._shards[shard].head,
             changes=changes,
             lanes=[self._lane_position(lane, held) for lane in lanes],
             replays=running,
         )
 
-    def _lane_position(self, lane: LaneState, shard: Shard) -> LanePosition:
+    def _lane_position(self, lane: LaneState, held: Slice) -> LanePosition:
         no = lane.subscription_no
-        cursor = effective_cursor(lane, shard.watermark)
+        cursor = effective_cursor(lane, held.watermark)
         waiting = self._unsettled[no].values()
         by_key = self._subscriptions[no].definition.order is Order.KEY
         keys = {each.key for each in waiting if each.key is not None} if by_key else set[str]()
@@ -90,8 +115,11 @@ class MemoryDeliveries(MemoryState):
         )
 
     async def record(self, batch: Record) -> None:
-        shard = self._fenced(batch.shard, batch.epoch)
+        held = self._fenced(batch.shard, batch.slice, batch.epoch)
+        if batch.number and batch.number <= held.recorded:
+            return
         self._check_known(batch)
+        held.recorded = batch.number or held.recorded
         self._count_attempts(batch)
         for attempt in batch.attempts:
             self._attempts[attempt.subscription_no, attempt.position][attempt.number] = attempt
@@ -101,7 +129,7 @@ class MemoryDeliveries(MemoryState):
             self._unsettled[settled.subscription_no].pop(settled.position, None)
             self._settled[settled.subscription_no][settled.position] = settled
         self._lanes.update((lane.subscription_no, lane) for lane in batch.lanes)
-        shard.watermark = batch.watermark
+        held.watermark = batch.watermark
         for no, reason in batch.disabled:
             self._disable(no, reason, batch.now)
         for event in batch.operational:

@@ -76,8 +76,8 @@ class MemoryQueries(MemoryState):
         lane = self._lanes.get(subscription_no)
         if lane is None:
             return None
-        shard = self._shards[self._subscription(subscription_no).shard]
-        return replace(lane, cursor=effective_cursor(lane, shard.watermark))
+        self._subscription(subscription_no)
+        return replace(lane, cursor=effective_cursor(lane, self._slice_of(subscription_no).watermark))
 
     async def usage(self, tenant_no: int, since_day: str, until_day: str) -> list[Usage]:
         days = sorted(day for no, day in self._usage if no == tenant_no and since_day <= day <= until_day)

@@ -66,7 +66,7 @@ class MemoryRetention(MemoryState):
         lanes = [
             effective_cursor(
                 self._lanes.get(each.no) or LaneState(each.no, each.start_after, 0, live=False),
-                shard.watermark,
+                self._slice_of(each.no).watermark,
             )
             for each in mine
             if each.state is not SubscriptionState.DELETED

@@ -27,7 +27,8 @@ from hookline.core.model import (
     Tenant,
     Unsettled,
 )
-from hookline.ports import Changes
+from hookline.core.sharding import shard_of, slice_of
+from hookline.ports import Changes, Node
 from hookline.storage.common import day_of, event_at, final_states
 
 Place = tuple[int, Position]
@@ -35,16 +36,24 @@ Place = tuple[int, Position]
 
 
 @dataclass
-class Shard:
-    """One stretch of the log. ``positions`` is ordered and has holes where retention removed events."""
+class Slice:
+    """Who delivers a part of a shard's subscriptions, and how far that is."""
 
-    no: int
-    head: Position = 0
-    last_received: Millis = 0
     watermark: Position = 0
     epoch: int = 0
     owner: str | None = None
     expires_at: Millis = 0
+    recorded: int = 0
+
+
+@dataclass
+class Shard:
+    """One stretch of the log. ``positions`` is ordered and has holes where retention removed events."""
+
+    no: int
+    slices: list[Slice]
+    head: Position = 0
+    last_received: Millis = 0
     positions: list[Position] = field(default_factory=list[Position])
     events: dict[Position, Event] = field(default_factory=dict[Position, Event])
 
@@ -60,9 +69,11 @@ class Shard:
 class MemoryState:
     """The data of all roles."""
 
-    def __init__(self, shards: int = 1) -> None:
+    def __init__(self, shards: int = 1, slices: int = 1) -> None:
         self.shards = shards
-        self._shards = [Shard(no) for no in range(shards)]
+        self.slices = slices
+        self._shards = [Shard(no, [Slice() for _ in range(slices)]) for no in range(shards)]
+        self._nodes: dict[str, Node] = {}
         self._event_ids: dict[tuple[int, str], Event] = {}
         self._tenants: dict[int, Tenant] = {}
         self._keys: dict[str, ApiKey] = {}
@@ -99,14 +110,16 @@ class MemoryState:
         except KeyError:
             raise NotFound("there is no such subscription") from None
 
-    def _changes(self, shard: int, after: int) -> Changes:
+    def _changes(self, shard: int, after: int, slice: int | None = None) -> Changes:
         if after >= self._version:
             return Changes(version=self._version)
         changed = [no for no, version in sorted(self._changed.items()) if version > after]
         subscriptions = [
             subscription
             for subscription in map(self._subscriptions.__getitem__, changed)
-            if subscription.shard == shard and (after or self._matters(subscription))
+            if subscription.shard == shard
+            and (slice is None or slice_of(subscription.no, self.slices) == slice)
+            and (after or self._matters(subscription))
         ]
         requeued = [no for no, version in sorted(self._requeued.items()) if version > after]
         return Changes(
@@ -124,7 +137,11 @@ class MemoryState:
     # --- the log -------------------------------------------------------------------------------------
 
     def _shard_of(self, tenant_no: int) -> Shard:
-        return self._shards[tenant_no % self.shards]
+        return self._shards[shard_of(tenant_no, self.shards)]
+
+    def _slice_of(self, subscription_no: int) -> Slice:
+        shard = self._shards[self._subscriptions[subscription_no].shard]
+        return shard.slices[slice_of(subscription_no, self.slices)]
 
     def _append(self, event: NewEvent, now: Millis) -> Appended:
         existing = self._event_ids.get((event.tenant_no, event.id))
@@ -142,9 +159,9 @@ class MemoryState:
 
     # --- deliveries ----------------------------------------------------------------------------------
 
-    def _fenced(self, shard: int, epoch: int) -> Shard:
-        """The shard, if ``epoch`` is in force: a lease that was given back has none."""
-        held = self._shards[shard]
+    def _fenced(self, shard: int, slice: int, epoch: int) -> Slice:
+        """The slice, if ``epoch`` is in force: a lease that was given back has none."""
+        held = self._shards[shard].slices[slice]
         if held.owner is None or held.epoch != epoch:
             raise Fenced
         return held

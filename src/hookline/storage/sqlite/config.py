@@ -31,6 +31,7 @@ _TYPE = (
     "deprecated_at"
 )
 _PUT_TYPE = f"INSERT OR REPLACE INTO event_types ({_TYPE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_STORED = _TYPE.count(",") + 1
 _TYPE_BY_NAME = f"SELECT {_TYPE} FROM event_types WHERE tenant_no = ? AND name = ?"
 _TYPES = f"SELECT {_TYPE} FROM event_types WHERE tenant_no = ? AND name > ? ORDER BY name LIMIT ?"
 
@@ -148,7 +149,7 @@ def revoke_key(db: Connection, tenant_no: int | None, key_id: str, now: Millis) 
 
 
 def put_event_type(db: Connection, event_type: EventType) -> None:
-    db.execute(_PUT_TYPE, msgspec.structs.astuple(event_type))
+    db.execute(_PUT_TYPE, msgspec.structs.astuple(event_type)[:_STORED])
     bump(db)
 
 

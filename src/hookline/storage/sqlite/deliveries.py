@@ -74,7 +74,9 @@ _LANE = "INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 def record(db: Connection, batch: Record, tenants: MutableMapping[int, int]) -> None:
     """See ``DeliveryStore.record``. ``tenants`` remembers which tenant a subscription belongs to."""
-    watermark = fence(db, batch.shard, batch.epoch)
+    watermark, recorded = fence(db, batch.shard, batch.epoch)
+    if batch.number and batch.number <= recorded:
+        return
     if batch.attempts:
         _record_attempts(db, batch.attempts, day_of(batch.now), tenants)
     if batch.unsettled:
@@ -83,8 +85,9 @@ def record(db: Connection, batch: Record, tenants: MutableMapping[int, int]) -> 
         settle(db, batch.settled)
     if batch.lanes:
         db.executemany(_LANE, map(astuple, batch.lanes))
-    if batch.watermark != watermark:
-        db.execute("UPDATE shards SET watermark = ? WHERE shard = ?", (batch.watermark, batch.shard))
+    if batch.watermark != watermark or batch.number:
+        place = (batch.watermark, batch.number or recorded, batch.shard)
+        db.execute("UPDATE shards SET watermark = ?, recorded = ? WHERE shard = ?", place)
     for no, reason in batch.disabled:
         disable(db, no, reason, batch.now)
     append(db, batch.operational, batch.now)

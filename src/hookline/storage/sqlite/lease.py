@@ -12,12 +12,17 @@ Taken = tuple[str, int]
 """Owner and epoch of a lease."""
 
 
-def fence(db: Connection, shard: int, epoch: int) -> Position:
-    """The shard's watermark. Raises ``Fenced`` unless ``epoch`` is in force: a lease that was given back has none."""
-    row = db.execute("SELECT epoch, owner, watermark FROM shards WHERE shard = ?", (shard,)).fetchone()
+def fence(db: Connection, shard: int, epoch: int) -> tuple[Position, int]:
+    """The shard's watermark, and the number of the last batch that was recorded in this epoch.
+
+    Raises ``Fenced`` unless ``epoch`` is in force: a lease that was given back has none.
+    """
+    row = db.execute(
+        "SELECT epoch, owner, watermark, recorded FROM shards WHERE shard = ?", (shard,)
+    ).fetchone()
     if row is None or row[0] != epoch or row[1] is None:
         raise Fenced
-    return row[2]
+    return row[2], row[3]
 
 
 def take(
@@ -33,7 +38,8 @@ def take(
         return None
     taken = Lease(shard, owner, epoch if renews else epoch + 1, now + int(seconds * 1000))
     db.execute(
-        "UPDATE shards SET owner = ?, epoch = ?, expires_at = ? WHERE shard = ?",
+        "UPDATE shards SET owner = ?1, recorded = iif(epoch = ?2, recorded, 0), epoch = ?2, expires_at = ?3"
+        " WHERE shard = ?4",
         (owner, taken.epoch, taken.expires_at, shard),
     )
     return taken

@@ -34,7 +34,7 @@ WHERE r.state = 'running' AND s.shard = ? ORDER BY r.no
 def load(db: Connection, shard: int, epoch: int) -> ShardState:
     """See ``DeliveryStore.load_shard``."""
     with snapshot(db):
-        watermark = fence(db, shard, epoch)
+        watermark, _ = fence(db, shard, epoch)
         news = changes(db, 0)
         order = {each.no: each.definition.order for each in news.subscriptions}
         head = db.execute("SELECT head FROM shards WHERE shard = ?", (shard,)).fetchone()[0]

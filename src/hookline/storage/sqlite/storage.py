@@ -10,6 +10,8 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from hookline.core.errors import Overloaded, StorageUnavailable
 from hookline.core.model import (
     ApiKey,
@@ -39,10 +41,20 @@ from hookline.ports import (
     EventQuery,
     Lease,
     LogPage,
+    Node,
     Record,
     ShardState,
 )
-from hookline.storage.sqlite import config, deliveries, log, queries, replays, retention, subscriptions
+from hookline.storage.sqlite import (
+    config,
+    deliveries,
+    log,
+    nodes,
+    queries,
+    replays,
+    retention,
+    subscriptions,
+)
 from hookline.storage.sqlite import lease as leases
 from hookline.storage.sqlite import shard as shards
 from hookline.storage.sqlite.connection import connect_reader, connect_writer, prepare, told
@@ -89,6 +101,7 @@ class SqliteStorage:
     """
 
     shards = 1
+    slices = 1
 
     def __init__(
         self, path: Path, *, readers: int = 2, queue_limit: int = 10_000, patience: float = 30.0
@@ -178,7 +191,24 @@ class SqliteStorage:
 
     # --- deliveries ---------------------------------------------------------------------------------------
 
-    async def lease(self, shard: int, owner: str, now: Millis, seconds: float) -> Lease | None:
+    async def beat(self, node: Node, now: Millis, seconds: float) -> list[Node]:
+        return await self._write(lambda db: nodes.beat(db, node, now, seconds))
+
+    async def leave(self, node_id: str) -> None:
+        await self._write(lambda db: nodes.leave(db, node_id))
+
+    async def leases(self, now: Millis) -> list[Lease]:
+        async with self._leasing:
+            lock = self._opened().delivery_lock
+            free = not lock.held and lock.try_acquire()
+            if free:
+                lock.release()
+        held = await self._read(nodes.leases)
+        return [replace(lease, owner="") if free else lease for lease in held]
+
+    async def lease(
+        self, shard: int, owner: str, now: Millis, seconds: float, slice: int = 0
+    ) -> Lease | None:
         async with self._leasing:
             lock = self._opened().delivery_lock
             free = not lock.held
@@ -200,7 +230,7 @@ class SqliteStorage:
                 self._lease = None
                 self._opened().delivery_lock.release()
 
-    async def load_shard(self, shard: int, epoch: int) -> ShardState:
+    async def load_shard(self, shard: int, epoch: int, slice: int = 0) -> ShardState:
         return await self._read(lambda db: shards.load(db, shard, epoch))
 
     async def record(self, batch: Record) -> None:
