@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from hookline.core.errors import Fenced
 from hookline.core.model import Definition, DeliveryState, Order, SubscriptionState
-from hookline.ports import Lease, Record, Storage
+from hookline.ports import Lease, Node, Record, Storage
 from tests.contract.make import NOW, World, attempt, lane, new_event, replay, settled, unsettled
 
 
@@ -202,3 +203,70 @@ async def test_running_replays_go_on(world: World) -> None:
     await world.storage.create_replay(replay(sub, "rpl_2"))
     await world.storage.cancel_replay("rpl_2", NOW)
     assert list((await world.storage.load_shard(0, await world.own())).replays) == [job]
+
+
+# --- nodes and slices ----------------------------------------------------------------------------------------
+
+
+def node(name: str, role: str = "delivery") -> Node:
+    return Node(name, role, "1.0", NOW - 5)
+
+
+async def test_nodes_see_each_other_while_they_live(storage: Storage) -> None:
+    assert await storage.beat(node("b"), NOW, 10) == [replace(node("b"), seen_at=NOW)]
+    both = [replace(node("a", "api"), seen_at=NOW + 9_000), replace(node("b"), seen_at=NOW)]
+    assert await storage.beat(node("a", "api"), NOW + 9_000, 10) == both
+    assert [each.id for each in await storage.beat(node("a", "api"), NOW + 10_001, 10)] == ["a"]
+    await storage.beat(node("b"), NOW + 10_002, 10)
+    await storage.leave("a")
+    await storage.leave("nobody")
+    assert [each.id for each in await storage.beat(node("b"), NOW + 10_003, 10)] == ["b"]
+
+
+async def test_leases_tell_who_delivers_what(storage: Storage) -> None:
+    parts = [(shard, slice) for shard in range(storage.shards) for slice in range(storage.slices)]
+    free = await storage.leases(NOW)
+    assert [(lease.shard, lease.slice, lease.owner) for lease in free] == [(*part, "") for part in parts]
+    taken = await storage.lease(0, "a", NOW, 10)
+    assert taken is not None
+    first, *others = await storage.leases(NOW + 9_999)
+    assert first == taken
+    assert not any(lease.owner for lease in others)
+    await storage.release(taken)
+    assert [lease.owner for lease in await storage.leases(NOW)] == [""] * len(parts)
+
+
+async def test_a_batch_that_was_written_is_not_written_again(world: World) -> None:
+    """Its answer was lost, and a resend came in between."""
+    storage = world.storage
+    subscription = await world.subscription(await world.tenant())
+    await storage.append([new_event(subscription.tenant_no, "e1")], NOW)
+    lease = await storage.lease(0, "a", NOW, 10)
+    assert lease is not None
+    batch = Record(0, lease.epoch, NOW, 1, settled=[settled(subscription.no, 1)], number=1)
+    await storage.record(batch)
+    assert await storage.resend(subscription.no, [1], NOW) == 1
+    await storage.record(batch)
+    (waits,) = await storage.due(subscription.no, NOW, 10)
+    assert waits.position == 1
+    await storage.record(replace(batch, number=2))
+    assert await storage.due(subscription.no, NOW, 10) == []
+
+
+async def test_each_epoch_counts_its_batches_anew(world: World) -> None:
+    storage = world.storage
+    subscription = await world.subscription(await world.tenant())
+    await storage.append([new_event(subscription.tenant_no, "e1")], NOW)
+    for expected in (1, 2):
+        lease = await storage.lease(0, "a", NOW, 10)
+        assert lease is not None
+        assert lease.epoch == expected
+        done = attempt(subscription.no, 1, expected)
+        await storage.record(Record(0, lease.epoch, NOW, 1, attempts=[done], number=1))
+        renewed = await storage.lease(0, "a", NOW + 1, 10)
+        assert renewed is not None
+        await storage.record(
+            Record(0, lease.epoch, NOW, 1, attempts=[attempt(subscription.no, 1, 9)], number=1)
+        )
+        await storage.release(renewed)
+    assert [each.number for each in await storage.list_attempts(subscription.no, 1)] == [1, 2]

@@ -13,16 +13,17 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from sqlite3 import Connection
+from typing import Any
 
 import pytest
 
 import hookline
 from hookline.core.errors import Conflict, Overloaded, StorageUnavailable
 from hookline.core.model import Appended
-from hookline.ports import Storage
+from hookline.ports import DeliveryQuery, Record, Storage
 from hookline.storage.memory import MemoryStorage
 from hookline.storage.sqlite import SqliteStorage, connection
-from tests.contract.make import NOW, World, api_key, new_event
+from tests.contract.make import NOW, World, api_key, new_event, settled, unsettled
 
 SECONDS = 20
 """Longest wait for anything that should happen at once."""
@@ -395,3 +396,45 @@ async def test_a_killed_writer_loses_nothing_it_acknowledged(path: Path, lines: 
     assert list(stored) == list(range(1, len(stored) + 1))
     assert len(set(stored.values())) == len(stored)
     assert acknowledged.items() <= stored.items()
+
+
+# --- questions -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("look", ["one", "of the subscription", "of the event"])
+async def test_a_delivery_that_moves_while_it_is_looked_for_is_found(
+    storage: SqliteStorage, path: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """It waits when the settled ones are read, and is settled when those that wait are."""
+    world = World(storage)
+    tenant = await world.tenant()
+    subscription = await world.subscription(tenant)
+    await storage.append([new_event(tenant.no, "e1")], NOW)
+    lease = await storage.lease(0, "w", NOW, 10)
+    assert lease is not None
+    await storage.record(Record(0, lease.epoch, NOW, 0, unsettled=[unsettled(subscription.no, 1)]))
+    settle = Record(0, lease.epoch, NOW, 0, settled=[settled(subscription.no, 1)])
+    loop, moved = asyncio.get_running_loop(), threading.Event()
+
+    def moves(made: str) -> None:
+        if "unsettled" in made and not moved.is_set():
+            moved.set()
+            asyncio.run_coroutine_threadsafe(storage.record(settle), loop).result(SECONDS)
+
+    def traced(*given: Any) -> Connection:
+        made = connection.connect_reader(*given)
+        made.set_trace_callback(moves)
+        return made
+
+    monkeypatch.setattr("hookline.storage.sqlite.storage.connect_reader", traced)
+    reader = SqliteStorage(path)
+    await reader.open()
+    if look == "one":
+        found = [await reader.get_delivery(subscription.no, 1)]
+    elif look == "of the event":
+        found = await reader.event_deliveries(tenant.no, 1)
+    else:
+        found = await reader.list_deliveries(DeliveryQuery(subscription.no))
+    assert moved.is_set()
+    assert [delivery is not None for delivery in found] == [True]
+    await reader.close()

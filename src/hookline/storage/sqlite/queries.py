@@ -15,7 +15,7 @@ from hookline.storage.common import (
     effective_cursor,
     final_states,
 )
-from hookline.storage.sqlite.connection import Row, converted
+from hookline.storage.sqlite.connection import Row, converted, snapshot
 from hookline.storage.sqlite.deliveries import (
     SETTLED,
     UNSETTLED,
@@ -114,8 +114,9 @@ SELECT {_columns} FROM subscriptions AS s CROSS JOIN unsettled AS d
 
 
 def list_deliveries(db: Connection, query: DeliveryQuery) -> list[Delivery]:
-    window = _window(db, query.before, query.since, query.until)
-    settled, waits = _settled(db, query, window), _waits(db, query, window)
+    with snapshot(db):  # a delivery that moves from one table to the other meanwhile is seen in one of them
+        window = _window(db, query.before, query.since, query.until)
+        settled, waits = _settled(db, query, window), _waits(db, query, window)
     merged = heapq.merge(settled, waits, key=lambda delivery: delivery.position, reverse=True)
     return [delivery for _, delivery in zip(range(query.limit), merged, strict=False)]
 
@@ -137,17 +138,19 @@ def _waits(db: Connection, query: DeliveryQuery, window: Window) -> list[Deliver
 
 
 def get_delivery(db: Connection, subscription_no: int, position: Position) -> Delivery | None:
-    settled = one_settled(db, subscription_no, position)
-    if settled is not None:
-        return delivery_of_settled(settled)
-    waits = one_unsettled(db, subscription_no, position)
+    with snapshot(db):
+        settled = one_settled(db, subscription_no, position)
+        if settled is not None:
+            return delivery_of_settled(settled)
+        waits = one_unsettled(db, subscription_no, position)
     return None if waits is None else delivery_of_unsettled(waits)
 
 
 def event_deliveries(db: Connection, tenant_no: int, position: Position) -> list[Delivery]:
     """One look-up in each table for each subscription of the tenant."""
-    settled = [decode_settled(row) for row in db.execute(_EVENT_SETTLED, (position, tenant_no))]
-    waits = [Unsettled(*row) for row in db.execute(_EVENT_UNSETTLED, (position, tenant_no))]
+    with snapshot(db):
+        settled = [decode_settled(row) for row in db.execute(_EVENT_SETTLED, (position, tenant_no))]
+        waits = [Unsettled(*row) for row in db.execute(_EVENT_UNSETTLED, (position, tenant_no))]
     found = [*map(delivery_of_settled, settled), *map(delivery_of_unsettled, waits)]
     return sorted(found, key=lambda delivery: delivery.subscription_no)
 
