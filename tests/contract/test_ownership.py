@@ -224,7 +224,7 @@ async def test_nodes_see_each_other_while_they_live(storage: Storage) -> None:
 
 
 async def test_leases_tell_who_delivers_what(storage: Storage) -> None:
-    parts = [(shard, slice) for shard in range(storage.shards) for slice in range(storage.slices)]
+    parts = [(shard, number) for shard in range(storage.shards) for number in range(storage.slices)]
     free = await storage.leases(NOW)
     assert [(lease.shard, lease.slice, lease.owner) for lease in free] == [(*part, "") for part in parts]
     taken = await storage.lease(0, "a", NOW, 10)
