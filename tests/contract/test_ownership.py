@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from hookline.core.errors import Fenced
 from hookline.core.model import Definition, DeliveryState, Order, SubscriptionState
-from hookline.ports import Lease, Node, Record, Storage
+from hookline.core.sharding import slice_of
+from hookline.ports import Lease, Node, Progress, Record, Storage
 from tests.contract.make import NOW, World, attempt, lane, new_event, replay, settled, unsettled
 
 
@@ -270,3 +271,19 @@ async def test_each_epoch_counts_its_batches_anew(world: World) -> None:
         )
         await storage.release(renewed)
     assert [each.number for each in await storage.list_attempts(subscription.no, 1)] == [1, 2]
+
+
+async def test_progress_tells_how_far_each_slice_is(world: World) -> None:
+    storage = world.storage
+    subscription = await world.subscription(await world.tenant())
+    shard = subscription.shard
+    part = (shard, slice_of(subscription.no, storage.slices))
+    await storage.append([new_event(subscription.tenant_no, f"e{n}") for n in range(3)], NOW)
+    lease = await storage.lease(shard, "a", NOW, 10, part[1])
+    assert lease is not None
+    waits = [unsettled(subscription.no, position, NOW + position) for position in (2, 3)]
+    await storage.record(Record(shard, lease.epoch, NOW, 2, unsettled=waits, slice=part[1]))
+    found = {(each.shard, each.slice): each for each in await storage.progress(NOW)}
+    assert len(found) == storage.shards * storage.slices
+    assert found.pop(part) == Progress(*part, "a", 3, 2, 2, NOW + 2)
+    assert not any(each.owner or each.waiting for each in found.values())

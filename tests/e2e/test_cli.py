@@ -389,6 +389,8 @@ def test_doctor_and_openapi(server, tmp_path):
     told = server.run("doctor")
     assert "BAD" not in told
     assert "server ready" in told
+    assert "node " in told
+    assert "1 slices of 1 shards" in told
     assert json.loads(server.run("openapi"))["openapi"].startswith("3.1")
     elsewhere = Shop("http://127.0.0.1:1", environment(tmp_path) | {"HOOKLINE_PROT": "1"}, "k" * 30)
     found = [json.loads(line) for line in elsewhere.process("doctor", "--json").stdout.splitlines()]

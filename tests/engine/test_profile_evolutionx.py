@@ -330,7 +330,7 @@ texts = st.text(min_size=1, max_size=40).filter(str.isprintable) | st.sampled_fr
 
 
 def event_of(data: str, **fields: str | None) -> Event:
-    return Event(0, 1, 1, "evt_1", "order.created", data.encode(), 1_767_261_600_999, 0, **fields)  # pyright: ignore[reportArgumentType] - texts only
+    return Event(0, 1, 1, "evt_1", "order.created", data.encode(), 1_767_261_600_999, 0, **fields)
 
 
 def sent(event: Event, **spec: Any) -> Request:

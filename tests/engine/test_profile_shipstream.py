@@ -245,7 +245,7 @@ def body(data: bytes, number: int = 1, **options: bool) -> bytes:
 
 def pairs_of(text: bytes) -> list[tuple[str, Any]]:
     """The members of an object with all that occur twice."""
-    return [(name, value) for name, value in json.loads(text, object_pairs_hook=lambda pairs: [*pairs])]
+    return json.loads(text, object_pairs_hook=list)
 
 
 def same(one: object, other: object) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hookline.api import Options
+from hookline.core.errors import StorageUnavailable
 from hookline.core.model import LaneState
 from hookline.engine.manage import MASK
 from hookline.ports import Record
@@ -31,7 +32,15 @@ BODY_BYTES = 64 * 1024
 
 PARSE, INVALID, NO_METHOD, PARAMS = -32700, -32600, -32601, -32602
 DENIED, BAD_PATH, NOT_CALLABLE, EXPIRED, MISSING = -32002, -32003, -32004, -32005, -32006
-STATUS, CREATE_DATA, UNKNOWN, NOT_CREATED = -32100, -32101, -32103, -32106
+STATUS, CREATE_DATA, CREATE_CRASH, UNKNOWN, DELETE_CRASH, NOT_CREATED = (
+    -32100,
+    -32101,
+    -32102,
+    -32103,
+    -32104,
+    -32106,
+)
+INTERNAL = -32603
 
 
 @pytest.fixture(scope="module")
@@ -595,8 +604,8 @@ def test_a_status_that_cannot_be_set_changes_nothing(shop: Shop, arguments: list
     assert shop.active() == {webhook_id: 1}
 
 
-def test_what_came_while_a_webhook_was_off_is_not_lost(shop: Shop):
-    """It is a pause of the subscription, which keeps its place in the log."""
+def test_a_webhook_that_is_off_is_a_subscription_that_is_paused(shop: Shop):
+    """It keeps its place in the log: what comes meanwhile is not lost."""
     shop.make()
     shop.result("update_status", {"status": 0})
     (paused,) = shop.native.get("/v1/subscriptions")["data"]
@@ -734,3 +743,41 @@ def test_a_change_is_told_to_the_worker_and_a_question_is_not(shop: Shop):
     assert not told("list")
     assert told("update_status", {"status": 0})
     assert told("delete", shop.result("list")[0]["webhook_id"])
+
+
+# --- when the storage does not answer ---------------------------------------------------------------------------
+
+
+class Failing(MemoryStorage):
+    """Does not answer to what is named in ``down``."""
+
+    down: frozenset[str] = frozenset()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in object.__getattribute__(self, "down"):
+            raise StorageUnavailable
+        return object.__getattribute__(self, name)
+
+
+def test_a_storage_that_does_not_answer_is_an_unexpected_error():
+    storage = Failing()
+    with api_server(lambda: storage) as api:
+        shop = Shop(api.new_tenant("shop", profile="shipstream"), "shop")
+        webhook_id = shop.make()
+        storage.down = frozenset(
+            {"create_subscription", "list_subscriptions", "set_subscription_state", "lane_state"}
+        )
+        assert shop.error("create", WEBHOOK)["code"] == CREATE_CRASH
+        assert shop.error("delete", webhook_id)["code"] == DELETE_CRASH
+        for name, arguments in (("list", ()), ("update_status", ({"status": 1},))):
+            error = shop.error(name, *arguments)
+            assert error["code"] == INTERNAL
+            assert "storage is not available" in error["message"]
+        storage.down = frozenset({"find_key"})
+        api.services.keyring.forget()
+        answer = shop.send({"jsonrpc": "2.0", "id": 1, "method": "call", "params": [None, "webhook.list"]})
+        assert (answer.status, answer.json["error"]["code"]) == (503, INTERNAL)
+        assert answer.headers["retry-after"]
+        batch = [{"jsonrpc": "2.0", "id": n, "method": "login", "params": ["shop", "key"]} for n in (1, 2)]
+        answers = shop.send(batch, {}).json
+        assert [each["error"]["code"] for each in answers] == [INTERNAL, INTERNAL]

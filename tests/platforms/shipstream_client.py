@@ -9,8 +9,8 @@ answers each with one line of JSON:
     ["refused", hook, count]             wait until that many requests were refused there
     ["break"] and ["mend"]               answer 503 from now on, and no longer
 
-Environment: SHIPSTREAM_URL (the endpoint), SHIPSTREAM_USER, SHIPSTREAM_KEY, SHIPSTREAM_SECRET, and SHIPSTREAM_SESSION for
-one that is kept from an earlier run.
+Environment: SHIPSTREAM_URL (the endpoint), SHIPSTREAM_USER, SHIPSTREAM_KEY, SHIPSTREAM_SECRET, and SHIPSTREAM_SESSION
+for one that is kept from an earlier run.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class ApiError(Exception):
 
 
 class SessionClient:
-    """As the vendor's own client speaks: `login` first, version and id as texts, the session in each call, and a new one
-    when it has expired."""
+    """As the vendor's own client speaks: `login` first, version and id as texts, the session in each call, and a new
+    session when it has expired."""
 
-    def __init__(self, url: str, user: str, key: str, session: str = "") -> None:
+    def __init__(self, url: str, user: str, key: str, session: str) -> None:
         self.url, self.user, self.key = url, user, key
         self.session = session
 
@@ -181,10 +181,12 @@ def say(answer: object) -> None:
 
 class Program:
     def __init__(self) -> None:
-        account = [os.environ[f"SHIPSTREAM_{name}"] for name in ("URL", "USER", "KEY")]
+        url, user, key, session = (
+            os.environ[f"SHIPSTREAM_{name}"] for name in ("URL", "USER", "KEY", "SESSION")
+        )
         self.clients = {
-            "session": SessionClient(*account, os.environ["SHIPSTREAM_SESSION"]),
-            "basic": BasicClient(*account),
+            "session": SessionClient(url, user, key, session),
+            "basic": BasicClient(url, user, key),
         }
         self.log = Log()
         hook = type("ThisHook", (Hook,), {"log": self.log, "secret": os.environ["SHIPSTREAM_SECRET"]})

@@ -54,6 +54,7 @@ class Cuttable:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self.shards = storage.shards
         self.down = False
         self.held: asyncio.Event | None = None
         self.commits = 0
@@ -112,7 +113,7 @@ class Bus:
         self, tail: str, payload: bytes, headers: Mapping[str, str] | None = None, tenant: str = "shop"
     ) -> None:
         """Publish as a plain client does."""
-        await self.js.publish(f"{self.names.subject}.{tenant}.{tail}", payload, headers=dict(headers or {}))
+        await self.js.publish(f"{self.names.subject}.{tenant}.{tail}", payload, headers=dict(headers) if headers else None)
 
     async def stored(self) -> list[Event]:
         """The log, in order."""
@@ -133,7 +134,7 @@ class Bus:
         state = (await self.js.stream_info(self.names.dead_stream)).state
         return [
             await self.js.get_msg(self.names.dead_stream, seq)
-            for seq in range(state.first_seq, state.last_seq + 1)
+            for seq in range(max(1, state.first_seq), state.last_seq + 1)
         ]
 
 
@@ -167,6 +168,7 @@ async def bus(
             await made.source().prepare()
             yield made
             await names.remove(made.js)
+        assert not running.done(), running
     finally:
         running.cancel()
         await asyncio.wait([running])

@@ -32,7 +32,7 @@ class Options:
     body_seconds: float = 30.0
     metrics: Literal["operator", "open", "off"] = "operator"
     """Who may read ``/metrics``: whoever has an operator key, everyone, nobody."""
-    retention: Retention = Retention()
+    retention: Retention = field(default_factory=Retention)
     """Of tenants without one of their own."""
 
 

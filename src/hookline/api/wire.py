@@ -486,6 +486,37 @@ class UsageView(Struct, frozen=True):
     attempt_bytes: int
 
 
+class NodeView(Struct, frozen=True):
+    """A process of the installation. ``slices`` counts the parts of the log's subscriptions that it delivers."""
+
+    id: str
+    role: str
+    version: str
+    started_at: Time
+    seen_at: Time
+    slices: int
+
+
+class SliceView(Struct, frozen=True):
+    """A part of the subscriptions of a shard. ``owner`` is the node that delivers it, null if there is none; ``lag``
+    counts the events that are not settled for all its caught-up subscriptions; ``waiting`` deliveries wait for an
+    attempt, of which the first has been due for ``overdue`` seconds."""
+
+    shard: int
+    slice: int
+    owner: str | None
+    lag: int
+    waiting: int
+    overdue: float
+
+
+class NodesView(Struct, frozen=True):
+    """Who does the work, and how far it is."""
+
+    nodes: list[NodeView]
+    slices: list[SliceView]
+
+
 class Ready(Struct, frozen=True):
     """Whether this process can do its work, and what each part says."""
 

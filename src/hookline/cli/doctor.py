@@ -15,6 +15,8 @@ from hookline.cli.target import Target
 from hookline.core.errors import SettingsInvalid
 from hookline.settings import Settings, load
 
+LATE = 300.0
+"""Seconds after which a delivery that is due and not sent is a fault: longer than any breaker of the defaults waits."""
 OLDEST_SQLITE = (3, 37)
 """STRICT tables, and RETURNING before it, came by this version (sqlite.org/releaselog)."""
 
@@ -89,6 +91,29 @@ def _server(to: Target) -> Iterator[Finding]:
         except Unreachable as error:
             yield Finding(name, False, str(error))
             return
+    yield from _nodes(to)
+
+
+def _nodes(to: Target) -> Iterator[Finding]:
+    """Who does the work and how far it is, as far as the key may know: an operator's may."""
+    status, answer = to.api.exchange("GET", "/v1/nodes")
+    if status != 200:
+        return
+    found = json.loads(answer)
+    for node in found["nodes"]:
+        text = f"{node['role']}, version {node['version']}, delivers {node['slices']}, seen {node['seen_at']}"
+        yield Finding(f"node {node['id']}", True, text)
+    slices = found["slices"]
+    orphans = [f"{each['shard']}/{each['slice']}" for each in slices if each["owner"] is None]
+    late = max((each["overdue"] for each in slices), default=0.0)
+    text = (
+        f"{len(slices)} slices of {len({each['shard'] for each in slices})} shards, "
+        f"lag {sum(each['lag'] for each in slices)} events, {sum(each['waiting'] for each in slices)} waiting, "
+        f"the oldest due for {late:.1f} s"
+    )
+    if orphans:
+        text += f"; nobody delivers {', '.join(orphans[:10])}{' …' if len(orphans) > 10 else ''}"
+    yield Finding("delivery", not orphans and late < LATE, text)
 
 
 def _probe(to: Target, where: str) -> tuple[bool, str]:

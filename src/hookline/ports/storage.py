@@ -129,6 +129,19 @@ class Node(Struct, frozen=True):
     seen_at: Millis = 0
 
 
+class Progress(Struct, frozen=True):
+    """How far the delivery of a slice is: its watermark below the shard's ``head``; how many deliveries wait for an
+    attempt, the first of them since or until ``next_due`` (0: none waits). ``owner`` is empty if nobody delivers it."""
+
+    shard: int
+    slice: int
+    owner: str
+    head: Position
+    watermark: Position
+    waiting: int
+    next_due: Millis
+
+
 class LanePosition(Struct, frozen=True):
     """What a new owner needs to rebuild one lane.
 
@@ -189,12 +202,20 @@ class DeliveryStore(Protocol):
         """Note that the node lives; returns all nodes that were heard of within ``seconds``, this one too, by id."""
         ...
 
+    async def nodes(self, now: Millis, seconds: float) -> list[Node]:
+        """As ``beat`` returns them."""
+        ...
+
     async def leave(self, node_id: str) -> None:
         """The node ends: nobody counts on it any more."""
         ...
 
     async def leases(self, now: Millis) -> list[Lease]:
         """All slices, by shard and slice; ``owner`` is empty where the lease can be taken now."""
+        ...
+
+    async def progress(self, now: Millis) -> list[Progress]:
+        """All slices, by shard and slice. Counts what waits, so it is nothing for every second."""
         ...
 
     async def lease(

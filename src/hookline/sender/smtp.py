@@ -25,7 +25,8 @@ from aiosmtplib import (
 from aiosmtplib.response import SMTPResponse
 
 from hookline.core.mail import MailServer
-from hookline.ports import ErrorClass, Micros, Outcome
+from hookline.core.model import Micros
+from hookline.ports import ErrorClass, Outcome
 
 QUIT_SECONDS: Final = 1.0
 """A server that took the mail need not be waited for any longer to say goodbye."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from hookline import __version__
 from hookline.api.problems import NotReady
 from hookline.api.route import AnyRoute, Call, NoQuery, Nothing, Reply, Route
-from hookline.api.wire import Alive, Ready
+from hookline.api.wire import Alive, NodesView, NodeView, Ready, SliceView
 from hookline.core.errors import Fault, Forbidden, HooklineError, NotFound, Unauthorized
-from hookline.core.model import Scope
+from hookline.core.model import Millis, Scope
+from hookline.core.times import rfc3339
+from hookline.ports import Progress
 
 TAG = "System"
+NODE_SECONDS = 15.0
+"""After so long a node that was not heard of is not shown."""
 
 
 async def get_alive(_: Call[NoQuery, Nothing]) -> Alive:
@@ -36,6 +42,25 @@ async def get_ready(call: Call[NoQuery, Nothing]) -> Ready:
     return Ready("ready", states)
 
 
+async def get_nodes(call: Call[NoQuery, Nothing]) -> NodesView:
+    storage, now = call.services.storage, call.services.clock.now()
+    slices = await storage.progress(now)
+    owned = Counter(each.owner for each in slices)
+    nodes = [
+        NodeView(
+            node.id, node.role, node.version, rfc3339(node.started_at), rfc3339(node.seen_at), owned[node.id]
+        )
+        for node in await storage.nodes(now, NODE_SECONDS)
+    ]
+    return NodesView(nodes, [_slice_view(each, now) for each in slices])
+
+
+def _slice_view(found: Progress, now: Millis) -> SliceView:
+    overdue = max(0, now - found.next_due) / 1000 if found.next_due else 0.0
+    lag = max(0, found.head - found.watermark)
+    return SliceView(found.shard, found.slice, found.owner or None, lag, found.waiting, overdue)
+
+
 async def get_metrics(call: Call[NoQuery, Nothing]) -> Reply:
     access = call.services.options.metrics
     if access == "off":
@@ -57,6 +82,10 @@ ROUTES: list[AnyRoute] = [
     Route(
         "GET", "/readyz", get_ready, "Whether this process can do its work", TAG, Ready,
         NoQuery, Nothing, scope=None, tenant=False, errors=(NotReady,),
+    ),
+    Route(
+        "GET", "/v1/nodes", get_nodes, "The processes of the installation, and how far the delivery is", TAG,
+        NodesView, NoQuery, Nothing, scope=Scope.OPERATOR, tenant=False,
     ),
     Route(
         "GET", "/metrics", get_metrics, "Prometheus metrics", TAG, str,

@@ -18,7 +18,7 @@ from hookline.core.model import (
     SubscriptionState,
     Unsettled,
 )
-from hookline.ports import LanePosition, Lease, Node, Record, ShardState
+from hookline.ports import LanePosition, Lease, Node, Progress, Record, ShardState
 from hookline.storage.common import (
     attempt_bytes,
     cancelled,
@@ -38,9 +38,11 @@ class MemoryDeliveries(MemoryState):
 
     async def beat(self, node: Node, now: Millis, seconds: float) -> list[Node]:
         self._nodes[node.id] = replace(node, seen_at=now)
+        return await self.nodes(now, seconds)
+
+    async def nodes(self, now: Millis, seconds: float) -> list[Node]:
         oldest = now - int(seconds * 1000)
-        self._nodes = {name: each for name, each in sorted(self._nodes.items()) if each.seen_at >= oldest}
-        return list(self._nodes.values())
+        return [each for _, each in sorted(self._nodes.items()) if each.seen_at >= oldest]
 
     async def leave(self, node_id: str) -> None:
         self._nodes.pop(node_id, None)
@@ -57,6 +59,23 @@ class MemoryDeliveries(MemoryState):
             for shard in self._shards
             for number, each in enumerate(shard.slices)
         ]
+
+    async def progress(self, now: Millis) -> list[Progress]:
+        found: list[Progress] = []
+        for lease in await self.leases(now):
+            shard = self._shards[lease.shard]
+            due = [
+                each.due_at
+                for no, waiting in self._unsettled.items()
+                if self._slice_of(no) is shard.slices[lease.slice]
+                for each in waiting.values()
+            ]
+            watermark = shard.slices[lease.slice].watermark
+            first = min(due, default=0)
+            found.append(
+                Progress(lease.shard, lease.slice, lease.owner, shard.head, watermark, len(due), first)
+            )
+        return found
 
     async def lease(
         self, shard: int, owner: str, now: Millis, seconds: float, slice: int = 0

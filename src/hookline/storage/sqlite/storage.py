@@ -42,6 +42,7 @@ from hookline.ports import (
     Lease,
     LogPage,
     Node,
+    Progress,
     Record,
     ShardState,
 )
@@ -194,6 +195,9 @@ class SqliteStorage:
     async def beat(self, node: Node, now: Millis, seconds: float) -> list[Node]:
         return await self._write(lambda db: nodes.beat(db, node, now, seconds))
 
+    async def nodes(self, now: Millis, seconds: float) -> list[Node]:
+        return await self._read(lambda db: nodes.nodes(db, now, seconds))
+
     async def leave(self, node_id: str) -> None:
         await self._write(lambda db: nodes.leave(db, node_id))
 
@@ -205,6 +209,10 @@ class SqliteStorage:
                 lock.release()
         held = await self._read(nodes.leases)
         return [replace(lease, owner="") if free else lease for lease in held]
+
+    async def progress(self, now: Millis) -> list[Progress]:
+        (lease,) = await self.leases(now)
+        return [await self._read(lambda db: nodes.progress(db, lease))]
 
     async def lease(
         self, shard: int, owner: str, now: Millis, seconds: float, slice: int = 0

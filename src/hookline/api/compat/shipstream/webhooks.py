@@ -23,7 +23,7 @@ from hookline.api.compat.shipstream.rpc import (
 from hookline.api.ingest import require
 from hookline.api.keyring import Caller
 from hookline.api.services import Services
-from hookline.core.errors import HooklineError, InvalidInput, NotFound
+from hookline.core.errors import Fault, HooklineError, InvalidInput, NotFound
 from hookline.core.model import Scope, Subscription, SubscriptionState, Tenant
 from hookline.engine.manage import MASK
 
@@ -75,7 +75,8 @@ async def create_webhook(visit: Visit, arguments: Sequence[object]) -> bool:
     try:
         await visit.services.subscriptions.create(visit.tenant, wanted)
     except InvalidInput as error:
-        raise RpcError.of_faults(CREATE_DATA, [reading.as_told(fault) for fault in error.faults]) from error
+        faults = error.faults or (Fault("", error.detail),)
+        raise RpcError.of_faults(CREATE_DATA, [reading.as_told(fault) for fault in faults]) from error
     visit.services.changed()
     return True
 
@@ -153,8 +154,7 @@ async def _all(visit: Visit) -> AsyncIterator[Subscription]:
     while after is not None:
         page = await visit.services.storage.list_subscriptions(visit.tenant.no, after, _PAGE)
         for found in page:
-            if found.definition.profile == PROFILE:
-                yield found
+            yield found
         after = page[-1].no if len(page) == _PAGE else None
 
 
