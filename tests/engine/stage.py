@@ -34,7 +34,7 @@ from hookline.engine.compose import Composer
 from hookline.engine.dispatch.delivery import Chance
 from hookline.engine.dispatch.shard import ShardTools
 from hookline.engine.dispatch.turns import Turns
-from hookline.engine.dispatch.worker import Worker, retention_days
+from hookline.engine.dispatch.worker import Part, Worker, retention_days
 from hookline.engine.manage import Range, Replays, Subscriptions
 from hookline.engine.publish import Published, Publisher, PublishLimits
 from hookline.engine.read import Reader
@@ -134,8 +134,13 @@ class WorkerProcess:
 
     @property
     def lanes(self) -> dict[int, Any]:
-        """The lanes by subscription number."""
-        return self.worker._shards[0, 0]._roster.lanes
+        """The lanes by subscription number, of all slices that it delivers."""
+        return {no: lane for run in self.worker._shards.values() for no, lane in run._roster.lanes.items()}
+
+    @property
+    def parts(self) -> set[Part]:
+        """The slices of shards that it has the leases of."""
+        return set(self.worker._leases) if self.storage.alive else set()
 
     def kill(self) -> None:
         """As kill -9: from now on it hears, stores and sends nothing."""
@@ -168,6 +173,8 @@ class Stage:
         capacity: int = 256,
         retention: Retention = DEFAULT_RETENTION,
         limits: PublishLimits = PublishLimits(),
+        shards: int = 1,
+        slices: int = 1,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.clock = VirtualClock(self.loop)
@@ -176,7 +183,7 @@ class Stage:
         self.fraction = 0.5
         """What chance gives; 0.5 is no jitter."""
         self.entropy = random.Random(1).randbytes
-        self.storage = MemoryStorage()
+        self.storage = MemoryStorage(shards, slices)
         self.endpoints: dict[str, Endpoint] = {}
         self.workers: list[WorkerProcess] = []
         self.vault = AesGcmVault([b"k" * 32], self.entropy)
