@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -166,6 +167,18 @@ def test_a_change_leaves_what_it_does_not_name(shop: Api) -> None:
         "include_object_record": False,
         "method": "GET",
     }
+
+
+def test_changes_at_the_same_time_do_not_undo_each_other(shop: Api) -> None:
+    made = create(shop)["id"]
+
+    def change(number: int) -> int:
+        caller = shop.as_key(shop.key)
+        return caller.call("PATCH", f"{V1}/webhooks/{made}", {"headers": {f"X-{number}": "1"}}).status
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(change, range(3))) == [200] * 3
+    assert sorted(shop.get(f"{V1}/webhooks/{made}")["headers"]) == ["X-0", "X-1", "X-2"]
 
 
 def test_headers_can_be_taken_away_altogether(shop: Api) -> None:

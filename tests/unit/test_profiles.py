@@ -282,3 +282,9 @@ def test_what_is_no_profile_or_scheme_is_a_fault_not_a_crash(hostile: Any):
         draft = drafted({"url": "https://a.example", **fields})
         rules = Rules(AddressRule(), frozenset(PROFILES))
         assert draft.with_rules(check_definition(draft.spec.definition(), rules)) or hostile == {}
+
+
+def test_an_unknown_name_with_a_full_stop_hides_no_other_fault():
+    draft = drafted({"url": "https://a.example", "a.b": 1, "retry[0]": 2, "retry": {"kind": "never"}})
+    assert {fault.field for fault in draft.faults} == {"a.b", "retry[0]", "retry.kind"}
+    assert draft.spec.url == "https://a.example"

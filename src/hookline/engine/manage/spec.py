@@ -158,8 +158,9 @@ def drafted(given: dict[str, Any]) -> Draft:
         return Draft(read(SubscriptionSpec, whole), [])
     except InvalidInput as error:
         faults = list(error.faults)
-    unread = {_member(fault) for fault in faults}
-    readable = {name: value for name, value in whole.items() if name not in unread}
+    readable = {
+        name: value for name, value in whole.items() if not any(_is_about(fault, name) for fault in faults)
+    }
     return Draft(read(SubscriptionSpec, {"url": "", **readable}), faults)
 
 
@@ -215,6 +216,11 @@ def _scheme(spec: Mapping[str, Any]) -> str | None:
 
 
 # --- reading --------------------------------------------------------------------------------------------
+
+
+def _is_about(fault: Fault, name: str) -> bool:
+    """A name may have full stops itself."""
+    return fault.field == name or fault.field.startswith((f"{name}.", f"{name}["))
 
 
 def _member(fault: Fault) -> str:

@@ -61,8 +61,8 @@ def _parts(data: bytes) -> tuple[bytes, bytes | None]:
 
 
 class EvolutionXProfile:
-    """See ``Profile``. Retries are our choice: with any jitter, the last one comes within the day for which receivers are
-    told to remember ids ("Processing Event Driven Webhooks"), unless their own ``Retry-After`` puts it off."""
+    """See ``Profile``. Retries are our choice: with any jitter, the last one comes within the day for which receivers
+    are told to remember ids ("Processing Event Driven Webhooks"), unless their own ``Retry-After`` puts it off."""
 
     name = "evolutionx"
     title = "EvolutionX Event Driven Webhooks"

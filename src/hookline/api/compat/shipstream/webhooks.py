@@ -154,7 +154,8 @@ async def _all(visit: Visit) -> AsyncIterator[Subscription]:
     while after is not None:
         page = await visit.services.storage.list_subscriptions(visit.tenant.no, after, _PAGE)
         for found in page:
-            yield found
+            if found.definition.profile == PROFILE:
+                yield found
         after = page[-1].no if len(page) == _PAGE else None
 
 
