@@ -51,6 +51,25 @@ def test_a_tenant_comes_with_its_first_key(api: Api) -> None:
     assert api.post("/v1/tenants", {"id": "acme", "name": "x"}, 409)["code"] == "conflict"
 
 
+def test_webhooks_are_switched_off_and_on_for_a_tenant(api: Api) -> None:
+    shop = api.new_tenant("switched")
+    runs, rests, stopped = (
+        shop.post("/v1/subscriptions", {"url": "https://a.example", "enabled": enabled}, 201)["id"]
+        for enabled in (True, False, True)
+    )
+    assert api.patch("/v1/tenants/switched", {"webhooks": False})["webhooks"] is False
+    shop = api.as_key(shop.key)
+    assert shop.get(f"/v1/subscriptions/{runs}")["state"] == "paused"
+    assert "switched off" in shop.post("/v1/subscriptions", {"url": "https://a.example"}, 403)["detail"]
+    for call in (f"/v1/subscriptions/{runs}/resume", f"/v1/subscriptions/{rests}/resume"):
+        assert shop.call("POST", call).status == 403
+    assert shop.call("PATCH", f"/v1/subscriptions/{runs}", {"name": "x"}).status == 403
+    assert shop.post(f"/v1/subscriptions/{stopped}/pause", {"reason": "ours"})["state_reason"] == "ours"
+    assert api.patch("/v1/tenants/switched", {"webhooks": True})["webhooks"] is True
+    states = [shop.get(f"/v1/subscriptions/{one}")["state"] for one in (runs, rests, stopped)]
+    assert states == ["active", "paused", "paused"]
+
+
 def test_everything_about_a_tenant_can_be_set(api: Api) -> None:
     retention = {"events": 10, "attempts": 9, "bodies": 8}
     asked = {"id": "full", "name": "Full", "schema_mode": "strict", "retention": retention}

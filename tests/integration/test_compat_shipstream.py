@@ -16,6 +16,7 @@ from hookline.core.model import LaneState
 from hookline.engine.manage import MASK
 from hookline.ports import Record
 from hookline.storage.memory import MemoryStorage
+from hookline.storage.sqlite import SqliteStorage
 from tests.integration.apiserver import Answer, Api, api_server
 from tests.integration.receivers import answer_ok, receiver
 
@@ -44,8 +45,11 @@ INTERNAL = -32603
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    with api_server(MemoryStorage, Options(body_bytes=BODY_BYTES)) as running:
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    def on_disk() -> SqliteStorage:
+        return SqliteStorage(tmp_path_factory.mktemp("api") / "hookline.db")
+
+    with api_server(on_disk, Options(body_bytes=BODY_BYTES)) as running:
         yield running
 
 
@@ -627,6 +631,7 @@ def test_a_webhook_is_deleted_by_its_id(shop: Shop, form: Any):
     assert list(shop.active()) == [left]
     error = shop.error("delete", gone)
     assert (error["code"], error["message"]) == (UNKNOWN, "Webhook not exists.")
+    assert shop.error("test", gone)["code"] == UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ from hookline.profiles import PROFILES
 ROTATION_OVERLAP = 86_400
 """Seconds that a rotated-out key goes on signing beside the new one: a day for receivers to take the new one in."""
 
+SWITCHED_OFF = "webhooks are switched off for this tenant"
+"""Why a subscription is paused that will run again when the tenant's webhooks are switched on."""
+
 MAX_OVERLAP = 30 * 86_400
 MAX_LIVE_KEYS = 5
 REPLAYS_AT_ONCE = 100
@@ -181,9 +184,9 @@ class Subscriptions:
         await self._storage.drop_unsettled(found.no, self._clock.now(), DeliveryState.EXPIRED)
 
     async def pause(self, tenant: Tenant, subscription_id: str, reason: str) -> Subscription:
-        """Stop sending and keep the place in the log."""
+        """Stop sending and keep the place in the log. Switching webhooks on starts nothing that its owner paused."""
         found = await self._storage.get_subscription(tenant.no, subscription_id)
-        if found.state is SubscriptionState.PAUSED:
+        if found.state is SubscriptionState.PAUSED and found.state_reason != SWITCHED_OFF:
             return found
         return await self._set(found, SubscriptionState.PAUSED, reason or "paused by its owner")
 

@@ -14,6 +14,7 @@ from hookline.core.definition import text_faults
 from hookline.core.errors import Conflict, Fault, NotFound
 from hookline.core.model import ApiKey, Retention, SchemaMode, Scope, SubscriptionState, Tenant
 from hookline.core.reading import refuse
+from hookline.engine.manage.subscriptions import SWITCHED_OFF
 from hookline.ports import Clock, Storage
 
 KEY_PREFIX = "hk_"
@@ -24,7 +25,6 @@ GRANTABLE = tuple(scope for scope in Scope if scope is not Scope.OPERATOR)
 MAX_DAYS = 3650
 MAX_KEYS = 100
 MAX_SESSIONS = 1000
-SWITCHED_OFF = "webhooks are switched off for this tenant"
 _PAGE = 200
 
 
