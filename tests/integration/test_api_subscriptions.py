@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from hookline.core.model import DeliveryState, SubscriptionState
+from hookline.core.model import DeliveryState, SubscriptionState, Unsettled
 from hookline.engine.manage import MASK
-from hookline.ports import Record, Unsettled
+from hookline.ports import Record
 from hookline.storage.memory import MemoryStorage
 from tests.integration.apiserver import Api, api_server
 from tests.integration.receivers import Behaviour, Receiver, answer_ok, receiver, status

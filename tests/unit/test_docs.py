@@ -10,6 +10,7 @@ import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,19 @@ def test_the_sequence_program_finds_gaps() -> None:
     for number in (3, 6, 7):
         sequence.arrived(number)
     assert (sequence.complete, sequence.missing()) == (8, [])
+
+
+# --- the tests that pages name ------------------------------------------------------------------------------
+
+
+@cache
+def names_of_tests() -> frozenset[str]:
+    texts = (path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    return frozenset(name for text in texts for name in re.findall(r"def (test_\w+)\(", text))
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "docs/platforms").glob("[a-z]*.md"))])
+def test_every_test_that_a_platforms_page_names_exists(name: str) -> None:
+    named = re.findall(r"::(test_\w+)`", (ROOT / "docs/platforms" / name).read_text("utf-8"))
+    assert len(named) > 30
+    assert set(named) <= names_of_tests()

@@ -61,7 +61,7 @@ class Subscriptions:
 
         ``from`` starts it in the past ("beginning" or a time); otherwise it matches from the next event on.
         """
-        _require_webhooks(tenant)
+        require_webhooks(tenant)
         fields, extras, faults = split(body, ("enabled", "from"))
         draft = drafted({"profile": tenant.profile} | fields)
         spec = draft.spec
@@ -89,7 +89,7 @@ class Subscriptions:
     ) -> Subscription:
         """Apply a merge patch. ``expected`` (or ``version`` in the body) is the version it was made for: another
         one raises ``Conflict``. Without it, the patch is applied to whatever is there. ``known`` as in ``create``."""
-        _require_webhooks(tenant)
+        require_webhooks(tenant)
         fields, extras, faults = split(body, ("enabled", "version"))
         refuse(faults)
         if isinstance(extras.version, int):
@@ -195,7 +195,7 @@ class Subscriptions:
 
         Skipping ends what waited as expired. It raises ``Conflict`` for a subscription that is running.
         """
-        _require_webhooks(tenant)
+        require_webhooks(tenant)
         found = await self._storage.get_subscription(tenant.no, subscription_id)
         if found.state is SubscriptionState.ACTIVE:
             if skip:
@@ -252,7 +252,7 @@ class Subscriptions:
         return self._vault.seal(msgspec.json.encode(secrets), subscription_id)
 
 
-def _require_webhooks(tenant: Tenant) -> None:
+def require_webhooks(tenant: Tenant) -> None:
     """What is switched off cannot be used, only tidied up."""
     if not tenant.webhooks:
         raise Forbidden("webhooks are switched off for this tenant; the operator can switch them on")

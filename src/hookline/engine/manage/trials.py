@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hookline.core import ids
 from hookline.core.errors import Fault, HooklineError, NotFound
@@ -17,12 +17,14 @@ from hookline.core.matching import Matcher, Payload, Reason, name_fault
 from hookline.core.model import Auth, AuthKind, Event, Millis, NewEvent, Secrets, Subscription, Tenant
 from hookline.core.reading import refuse
 from hookline.engine.compose import Composed, Composer
-from hookline.engine.manage.subscriptions import Subscriptions
+from hookline.engine.manage.subscriptions import Subscriptions, require_webhooks
 from hookline.engine.types import EventTypeCatalogue
 from hookline.ports import Clock, ErrorClass, Outcome, Request, Sender
 
 TEST_TYPE = "hookline.test"
 TEST_DATA = b'{"message":"This is a test event from Hookline."}'
+TEST_POSITIONS = 1 << 61
+"""Where the positions of test events begin: each has a delivery id of its own, and no log gets that far."""
 SENDER_GRACE = 5.0
 """Seconds beyond the request's own deadline after which the sender is taken not to answer."""
 
@@ -91,10 +93,15 @@ class Trials:
         now = self._clock.now()
         event_id = ids.time_ordered("test", now, self._entropy(10))
         new = NewEvent(tenant.no, event_id, event_type or TEST_TYPE, data or TEST_DATA)
-        return as_event(new, now)
+        position = TEST_POSITIONS | int.from_bytes(self._entropy(7), "big")
+        return structs.replace(as_event(new, now), position=position)
 
     async def send(self, tenant: Tenant, subscription: Subscription, event: Event) -> Trial:
-        """Send right now, past pause, order and limits, and wait for the answer. Sequence 0 marks it as a test."""
+        """Send right now, past pause, order and limits, and wait for the answer. Sequence 0 marks it as a test.
+
+        Raises ``Forbidden`` if webhooks are switched off.
+        """
+        require_webhooks(tenant)
         secrets = self._subscriptions.secrets(subscription)
         started = self._clock.now()
         try:
