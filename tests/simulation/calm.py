@@ -14,8 +14,8 @@ from tests.simulation.world import World, quiet, run_virtual
 
 CALM = Plan(
     kind="calm", seconds=0, workers=1, apis=0, shards=1, slices=1, tenants=1, subscriptions=0, capacity=64, lease=10.0,
-    skew=0.0, publish_every=1, batch=1, keys=1, operate_every=1, mood_every=1, kill_every=1, freeze_every=1, outage_every=1,
-    retention=Retention(), memory=1 << 27, limits={}, pace=1.0,
+    skew=0.0, publish_every=1, batch=1, keys=1, operate_every=1, mood_every=1, kill_every=1, freeze_every=1,
+    outage_every=1, retention=Retention(), memory=1 << 27, limits={}, pace=1.0,
 )  # fmt: skip
 
 
