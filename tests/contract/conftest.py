@@ -13,7 +13,10 @@ import pytest
 
 from hookline.ports import Storage
 from hookline.storage.memory import MemoryStorage
+from hookline.storage.postgres import PostgresStorage, partitions
 from hookline.storage.sqlite import SqliteStorage
+from tests.contract.make import DAY, NOW
+from tests.support.postgres import drop_database, make_database, url_of
 
 
 class Backend(Protocol):
@@ -60,7 +63,37 @@ class SqliteBackend:
             await storage.close()
 
 
-BACKENDS = {"memory": MemoryBackend, "sqlite": SqliteBackend}
+class PostgresBackend:
+    """One database of the run's server. Its log has one shard, as the tests speak of shard 0."""
+
+    def __init__(self, folder: Path) -> None:
+        self._name = ""
+        self._opened: list[PostgresStorage] = []
+
+    async def connect(self) -> Storage:
+        if not self._name:
+            self._name = await make_database("contract", _prepare)
+        storage = PostgresStorage(url_of(self._name), connections=4, query_connections=2)
+        await storage.open()
+        self._opened.append(storage)
+        return storage
+
+    async def close(self) -> None:
+        for storage in self._opened:
+            await storage.close()
+        if self._name:
+            await drop_database(self._name)
+
+
+async def _prepare(url: str) -> None:
+    """With the partitions of the day that the tests live in: making them would take longer than most tests do."""
+    storage = PostgresStorage(url, shards=1)
+    await storage.open()
+    await storage._write(lambda db: partitions.make(db, [NOW // DAY, NOW // DAY + 1]))
+    await storage.close()
+
+
+BACKENDS = {"memory": MemoryBackend, "sqlite": SqliteBackend, "postgres": PostgresBackend}
 
 
 @pytest.fixture(params=list(BACKENDS), ids=list(BACKENDS))

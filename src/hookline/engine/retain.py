@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from msgspec import structs
 
 from hookline.core.errors import Overloaded, StorageUnavailable
 from hookline.core.model import Millis, Retention, Tenant
@@ -53,13 +55,30 @@ class Retainer:
 
     async def round(self) -> int:
         """Remove all that is past its time now; returns how many rows."""
-        removed, after = 0, ""
-        while tenants := await self._storage.list_tenants(after, _TENANTS):
-            for tenant in tenants:
-                if shard_of(tenant.no, self._storage.shards) == self._lease.shard:
-                    removed += await self._tenant(tenant)
-            after = tenants[-1].id
+        if (self._lease.shard, self._lease.slice) == (0, 0):
+            await self._drop()
+        removed = 0
+        async for tenant in self._tenants():
+            if shard_of(tenant.no, self._storage.shards) == self._lease.shard:
+                removed += await self._tenant(tenant)
         return removed
+
+    async def _drop(self) -> None:
+        """Drop at once what no tenant keeps any more: one node does it for all shards."""
+        longest, now = self._default, self._clock.now()
+        async for tenant in self._tenants():
+            keep = tenant.retention or self._default
+            longest = Retention(*map(max, zip(structs.astuple(longest), structs.astuple(keep), strict=True)))
+        events, attempts, bodies = (now - days * DAY for days in structs.astuple(longest))
+        if dropped := await self._storage.drop_partitions(events, attempts, bodies):
+            log.info("partitions_dropped", count=dropped)
+
+    async def _tenants(self) -> AsyncIterator[Tenant]:
+        after = ""
+        while page := await self._storage.list_tenants(after, _TENANTS):
+            for tenant in page:
+                yield tenant
+            after = page[-1].id
 
     async def _tenant(self, tenant: Tenant) -> int:
         keep, now = tenant.retention or self._default, self._clock.now()

@@ -502,6 +502,11 @@ class RetentionStore(Protocol):
         """Remove up to ``limit`` response bodies of attempts started before ``before``."""
         ...
 
+    async def drop_partitions(self, events: Millis, attempts: Millis, bodies: Millis) -> int:
+        """Drop whole partitions of what lies before these times, which no tenant keeps, as far as no lane needs it;
+        returns how many. 0 where nothing is parted by time: then ``remove_…`` does it all."""
+        ...
+
     async def oldest_needed(self, tenant_no: int) -> Position:
         """The lowest position that a lane or a waiting delivery of the tenant still needs (head + 1 if none)."""
         ...

@@ -28,7 +28,7 @@ class SchemaMismatch(StorageUnavailable):
     title = "The database does not fit this version of Hookline"
 
 
-class Migration(Struct, frozen=True):
+class Migration(Struct, frozen=True, order=True):
     """One file. ``checksum`` is the SHA-256 of its text."""
 
     number: int
@@ -38,6 +38,11 @@ class Migration(Struct, frozen=True):
     @property
     def checksum(self) -> str:
         return hashlib.sha256(self.sql.encode()).hexdigest()
+
+    @property
+    def stage(self) -> str:
+        """``pre`` or ``post`` a roll-out; empty where no two releases run side by side."""
+        return stage_of(self.name)
 
 
 class MigrationTarget(Protocol):
@@ -54,6 +59,12 @@ class MigrationTarget(Protocol):
     def apply(self, migration: Migration) -> None:
         """Run the file and note it as applied."""
         ...
+
+
+def stage_of(name: str) -> str:
+    """See ``Migration.stage``."""
+    word = name.split("_")[1]
+    return word if word in {"pre", "post"} else ""
 
 
 def load(folder: Traversable) -> list[Migration]:
@@ -76,24 +87,53 @@ def migrate(target: MigrationTarget, known: Sequence[Migration]) -> list[Migrati
     """Apply what is missing, and return it. Raises ``SchemaMismatch`` and changes nothing if the database has
     migrations that are not ``known``, or knows other text for one."""
     with target.exclusively():
-        applied = target.applied()
-        check(applied, known)
-        missing = [migration for migration in known if migration.name not in applied]
-        for migration in missing:
+        lacking = missing(target.applied(), known)
+        for migration in lacking:
             target.apply(migration)
-    return missing
+    return lacking
 
 
-def check(applied: Mapping[str, str], known: Iterable[Migration]) -> None:
-    """Raises ``SchemaMismatch`` where the database went another way than ``known``."""
+def missing(
+    applied: Mapping[str, str], known: Sequence[Migration], *, rolling: bool = False
+) -> list[Migration]:
+    """Those of ``known`` that are not applied. Raises as ``check`` does."""
+    check(applied, known, rolling=rolling)
+    return [migration for migration in known if migration.name not in applied]
+
+
+def at_start(lacking: Sequence[Migration]) -> list[Migration]:
+    """What a node applies that starts while others of the release before still run: all but ``post``.
+
+    Raises ``SchemaMismatch`` if the last release's ``post`` is still to come: what follows it builds on it.
+    """
+    due = [migration for migration in lacking if migration.stage != "post"]
+    late = [
+        migration.name for migration in lacking if due and migration.stage == "post" and migration < due[-1]
+    ]
+    if late:
+        raise SchemaMismatch(
+            f"an earlier upgrade was not finished ({', '.join(late)}): run hookline migrate with that release first"
+        )
+    return due
+
+
+def check(applied: Mapping[str, str], known: Iterable[Migration], *, rolling: bool = False) -> None:
+    """Raises ``SchemaMismatch`` where the database went another way than ``known``. Where releases are ``rolling``, the
+    next one's ``pre`` may be there already: it lets the code of this one work on."""
     by_name = {migration.name: migration for migration in known}
     newer = sorted(applied.keys() - by_name.keys())
+    if rolling:
+        newer = [name for name in newer if stage_of(name) != "pre"]
     if newer:
         raise SchemaMismatch(
             f"the database has migrations that this version of Hookline does not know ({', '.join(newer)}): "
             "run the version that made it, or a newer one"
         )
-    changed = [name for name, checksum in sorted(applied.items()) if by_name[name].checksum != checksum]
+    changed = [
+        name
+        for name, checksum in sorted(applied.items())
+        if name in by_name and by_name[name].checksum != checksum
+    ]
     if changed:
         raise SchemaMismatch(
             f"migrations were changed after they were applied ({', '.join(changed)}): "

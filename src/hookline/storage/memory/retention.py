@@ -59,6 +59,9 @@ class MemoryRetention(MemoryState):
             kept[each.number] = replace(each, response_body=b"")
         return len(old)
 
+    async def drop_partitions(self, events: Millis, attempts: Millis, bodies: Millis) -> int:
+        return 0
+
     async def oldest_needed(self, tenant_no: int) -> Position:
         shard = self._shard_of(tenant_no)
         mine = [each for each in self._subscriptions.values() if each.tenant_no == tenant_no]

@@ -426,5 +426,8 @@ class SqliteStorage:
     async def remove_bodies(self, tenant_no: int, before: Millis, limit: int) -> int:
         return await self._write(lambda db: retention.remove_bodies(db, tenant_no, before, limit))
 
+    async def drop_partitions(self, events: Millis, attempts: Millis, bodies: Millis) -> int:
+        return 0
+
     async def oldest_needed(self, tenant_no: int) -> Position:
         return await self._read(lambda db: retention.oldest_needed(db, tenant_no))
