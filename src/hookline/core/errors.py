@@ -135,6 +135,13 @@ class StorageUnavailable(HooklineError):
     retry_after = 2
 
 
+class CommitUnknown(StorageUnavailable):
+    """The storage did not answer a commit: nobody knows whether it happened."""
+
+    code = "commit_unknown"
+    title = "It is not known whether this was stored; send it again, an event under the same id"
+
+
 class Fenced(HooklineError):
     """Another owner holds the shard now: this one must write nothing more."""
 

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from hookline.core.errors import (
+    CommitUnknown,
     Fault,
     HooklineError,
     IdConflict,
@@ -249,7 +250,7 @@ class Publisher:
             self._refuse(batch, error)
             return
         except TimeoutError:
-            self._refuse(batch, StorageUnavailable(_UNKNOWN))
+            self._refuse(batch, CommitUnknown(_UNKNOWN))
             return
         except BaseException:
             self._refuse(batch, StorageUnavailable("the commit was interrupted; send the event again"))

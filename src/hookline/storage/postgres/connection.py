@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import asyncpg
 from msgspec import Struct
 
-from hookline.core.errors import StorageUnavailable
+from hookline.core.errors import CommitUnknown, StorageUnavailable
 
 Row = Sequence[Any]
 
@@ -193,10 +193,6 @@ _FAILING_DAY = re.compile(r"\(day\) = \((-?\d+)\)")
 COMMITTED = "READ COMMITTED"
 SNAPSHOT = "REPEATABLE READ READ ONLY"
 """Modes of a transaction."""
-
-
-class CommitUnknown(StorageUnavailable):
-    """The connection broke during the commit: nobody knows whether it happened."""
 
 
 @asynccontextmanager
