@@ -146,6 +146,22 @@ class Metrics(Collector):
             "oldest_due_seconds", "Age of the oldest delivery that is due, not sent", max
         )
         self.lag = Gauge("log_lag_events", "Events in the log that matching has not reached")
+        self.bus_received = Counter("bus_received", "Messages taken from the bus")
+        self.bus_redelivered = Counter("bus_redelivered", "Messages of the bus that came again")
+        self.bus_dead_letters = Counter("bus_dead_letters", "Messages of the bus that could not be accepted")
+        self.bus_returned = Counter("bus_returned", "Messages given back to the bus, to come again later")
+        self.bus_lag = Gauge("bus_lag", "Messages on the bus that were not taken yet")
+        self.bus_unacknowledged = Gauge(
+            "bus_unacknowledged", "Messages that were taken and not acknowledged yet"
+        )
+        self.bus_connected = Gauge("bus_connected", "Whether there is a connection to the bus")
+        self.outbox_relayed = Counter("outbox_relayed", "Events taken from an outbox into the log")
+        self.outbox_dead_letters = Counter("outbox_dead_letters", "Events of an outbox that the log refused")
+        self.outbox_rows = Gauge("outbox_rows", "Events that wait in an outbox")
+        self.outbox_oldest_seconds = Gauge(
+            "outbox_oldest_seconds", "Age of the oldest event in an outbox", max
+        )
+        self.outbox_leading = Gauge("outbox_leading", "Whether this process empties the outbox, or stands by")
         self.by_part = (
             self.lanes_behind,
             self.lanes_stopped,

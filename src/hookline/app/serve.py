@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import cast
@@ -31,6 +31,7 @@ from hookline.app.parts import (
     open_parts,
     renew_secrets,
 )
+from hookline.app.sources import Source, make_sources
 from hookline.core.errors import HooklineError, SettingsInvalid
 from hookline.engine.catalogue import Catalogue
 from hookline.engine.dispatch.worker import Worker
@@ -77,7 +78,10 @@ async def serve(settings: Settings, ready: Callable[[Started], None]) -> None:
             publisher = make_publisher(parts, catalogue)
             worker = make_worker(parts) if settings.role != "api" else None
             await renew_secrets(parts.storage, parts.vault)
-            services = make_services(parts, types, publisher, catalogue, delivery_checks(worker))
+            checks = dict(delivery_checks(worker))
+            services = make_services(parts, types, publisher, catalogue, checks)
+            sources = await make_sources(parts, publisher, services) if settings.role != "delivery" else {}
+            checks |= {name: source.check for name, source in sources.items()}
             await services.tenants.adopt_operator_key(operator_key(settings, services.tenants.new_secret))
             make_app = create_watch_app if settings.role == "delivery" else create_app
             server = HttpServer(make_app(services), sockets, settings.shutdown_grace, HTTP)
@@ -92,6 +96,7 @@ async def serve(settings: Settings, ready: Callable[[Started], None]) -> None:
                 work["worker"] = worker.run
             else:
                 work["presence"] = Presence(node_name(), settings.role, parts.storage, parts.clock).run
+            work |= {name: source.run for name, source in sources.items()}
             if parts.wakes.work is not None:
                 work["wakes"] = parts.wakes.work
             async with asyncio.TaskGroup() as tasks:
@@ -100,7 +105,7 @@ async def serve(settings: Settings, ready: Callable[[Started], None]) -> None:
                 ready(Started(*server.address, first=not await parts.storage.list_tenants("", 1)))
                 await stop.wait()
                 log.info("stopping")
-                await _finish(server, publisher, worker, settings.shutdown_grace)
+                await _finish(server, publisher, worker, sources.values(), settings.shutdown_grace)
                 for task in running:
                     task.cancel()
 
@@ -120,12 +125,16 @@ async def _lasting(work: Callable[[], Awaitable[None]], stop: asyncio.Event) -> 
         raise TaskDied(task.get_name())
 
 
-async def _finish(server: HttpServer, publisher: Publisher, worker: Worker | None, grace: float) -> None:
+async def _finish(
+    server: HttpServer, publisher: Publisher, worker: Worker | None, sources: Iterable[Source], grace: float
+) -> None:
     """End both ways at the same time. What is accepted meanwhile is stored, and delivered after the next start."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.stop(), name="stop-http")
         if worker is not None:
             tasks.create_task(worker.stop(grace), name="stop-worker")
+        for source in sources:
+            tasks.create_task(source.stop(grace), name="stop-source")
     await publisher.drain()
 
 

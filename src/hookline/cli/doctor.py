@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
+
+import msgspec
+from msgspec import Struct
 
 from hookline.cli import EXIT_FAILED, output
 from hookline.cli.failures import Unreachable
@@ -53,6 +57,7 @@ def _findings(to: Target) -> Iterator[Finding]:
         yield _data_folder(settings)
         if settings.database_url.startswith("sqlite:"):
             yield _sqlite()
+        yield from _sources(settings)
     if settings or (to.url and to.key):
         yield from _server(to)
 
@@ -77,6 +82,30 @@ def _sqlite() -> Finding:
     fits = sqlite3.sqlite_version_info >= OLDEST_SQLITE
     needed = "" if fits else f"; {'.'.join(map(str, OLDEST_SQLITE))} or newer is needed"
     return Finding("sqlite", fits, f"version {sqlite3.sqlite_version}{needed}")
+
+
+def _sources(settings: Settings) -> Iterator[Finding]:
+    """The bus and the outbox that the settings here name, each with what waits in it."""
+    from hookline.app.sources import bus_options, outbox_options
+
+    bus, outbox = bus_options(settings), outbox_options(settings)
+    if bus is not None:
+        from hookline.sources.nats import inspect_bus
+
+        yield _look("bus", inspect_bus(bus))
+    if outbox is not None:
+        from hookline.sources.outbox import inspect_outbox
+
+        yield _look("outbox", inspect_outbox(outbox))
+
+
+def _look(name: str, looking: Coroutine[Any, Any, Struct]) -> Finding:
+    try:
+        report = asyncio.run(looking)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the doctor was asked for
+        return Finding(name, False, str(error) or type(error).__name__)
+    told = msgspec.to_builtins(report)
+    return Finding(name, True, ", ".join(f"{field.replace('_', ' ')} {told[field]}" for field in told))
 
 
 def _server(to: Target) -> Iterator[Finding]:

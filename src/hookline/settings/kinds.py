@@ -141,6 +141,25 @@ def url(*schemes: str) -> Kind[str]:
     return Kind("a URL that starts with " + " or ".join(f"{scheme}://" for scheme in schemes), parse)
 
 
+def url_list(*schemes: str) -> Kind[str]:
+    """URLs parted by commas, or nothing."""
+    one = url(*schemes)
+
+    def parse(text: str) -> str:
+        parts = [part.strip() for part in text.split(",")] if text else []
+        return ",".join(_within(one.parse(part), bool(part)) for part in parts)
+
+    return Kind(f"{one.accepts}; several parted by commas", parse)
+
+
+def outbox_or_none() -> Kind[str]:
+    def parse(text: str) -> str:
+        scheme = text.partition("://")[0].partition("+")[0]
+        return _within(text, not text or ("://" in text and scheme in ("postgresql", "postgres", "sqlite")))
+
+    return Kind("postgresql://<user>@<host>/<database> or sqlite:///<path>, or nothing", parse)
+
+
 def _database_url(text: str) -> str:
     scheme, _, rest = text.partition("://")
     place = rest.removeprefix("/") if scheme == "sqlite" else rest
@@ -207,3 +226,6 @@ LOG_LEVEL: Kind[LogLevel] = choice("debug", "info", "warning", "error")
 LOG_FORMAT: Kind[LogFormat] = choice("json", "console")
 METRICS: Kind[MetricsAccess] = choice("operator", "open", "off")
 DAYS = integer(1, 3650)
+STREAM = matching(r"[A-Za-z0-9_-]{1,64}", "up to 64 letters, digits, _ and -")
+TABLE_NAME = matching(r"[A-Za-z_][A-Za-z0-9_]{0,62}", "a name of up to 63 letters, digits and _")
+OPTIONAL_NAME = matching(r"([A-Za-z0-9_-]{1,64})?", "a name, or nothing")

@@ -133,6 +133,63 @@ class Settings:
         "How many events may wait for the next commit; beyond that, publishing answers 503.",
     )
 
+    bus: str = _setting(
+        kinds.url_list("nats", "tls"),
+        "",
+        "A NATS server with JetStream, or several parted by commas: events are taken from there into the log. With "
+        "none, nothing is.",
+        secret=True,
+    )
+    bus_stream: str = _setting(kinds.STREAM, "HOOKLINE_EVENTS", "The stream of events.")
+    bus_durable: str = _setting(kinds.STREAM, "hookline", "The durable consumer that all nodes share.")
+    bus_dead_stream: str = _setting(
+        kinds.STREAM, "HOOKLINE_DEAD", "The stream of messages that could not be accepted."
+    )
+    bus_replicas: int = _setting(
+        kinds.integer(1, 5), "1", "On how many servers a stream that is made is kept."
+    )
+    bus_max_bytes: int = _setting(
+        kinds.size("1MiB", "16384GiB"),
+        "4GiB",
+        "What the stream of events may hold; beyond that its publishers are refused.",
+    )
+    bus_dead_max_bytes: int = _setting(
+        kinds.size("1MiB", "16384GiB"),
+        "1GiB",
+        "What the stream of dead letters may hold; then the oldest go.",
+    )
+    bus_dead_max_age: float = _setting(
+        kinds.duration("1m", "3650d"), "30d", "How long dead letters are kept."
+    )
+    bus_ack_wait: float = _setting(
+        kinds.duration("1s", "1h"),
+        "1m",
+        "After this time a message that was taken and not acknowledged comes again: to another node, if the first "
+        "one died. Longer than a commit may take.",
+    )
+    bus_credentials: Path | None = _setting(
+        kinds.FILE, "", "A `.creds` file for the bus; needs the package `nkeys`."
+    )
+    bus_ca_file: Path | None = _setting(
+        kinds.FILE, "", "Certificates (PEM) of authorities to trust for the bus."
+    )
+    bus_cert_file: Path | None = _setting(
+        kinds.FILE, "", "A certificate (PEM) that says to the bus who we are."
+    )
+    bus_key_file: Path | None = _setting(kinds.FILE, "", "The key (PEM) of `bus_cert_file`.")
+
+    outbox_url: str = _setting(
+        kinds.outbox_or_none(),
+        "",
+        "The database of a program that writes events with `hookline.outbox`: they are taken from there into the log.",
+        secret=True,
+    )
+    outbox_table: str = _setting(kinds.TABLE_NAME, "hookline_outbox", "The outbox's table.")
+    outbox_schema: str = _setting(
+        kinds.OPTIONAL_NAME, "", "Its schema; without it as the search path has it."
+    )
+    outbox_tenant: str = _setting(kinds.OPTIONAL_NAME, "", "The tenant of events that name none.")
+
     max_in_flight: int = _setting(
         kinds.integer(1, 65_536), "1024", "The most delivery requests that this process has open at a time."
     )
@@ -222,6 +279,8 @@ SECTIONS = {
     "role": "The process",
     "data_dir": "Storage",
     "max_event_bytes": "Publishing",
+    "bus": "Bus",
+    "outbox_url": "Outbox",
     "max_in_flight": "Delivery",
     "smtp_url": "Mail",
     "retention_events_days": "Retention",
