@@ -16,7 +16,8 @@ ConfigFile = Annotated[Path | None, Parameter(env_var="HOOKLINE_CONFIG", help="T
 def _about(name: str) -> Parameter:
     """An option that sets the setting of this name, with its help."""
     row = TABLE[name]
-    about = f"{row.help} [setting: {row.variable}, default: {row.default}]"
+    default = f", default: {row.default}" if row.default else ""
+    about = f"{row.help} [setting: {row.variable}{default}]"
     return Parameter(help=about, show_default=False)
 
 
@@ -31,8 +32,18 @@ def settings_help() -> str:
     return "\n".join(lines)
 
 
+_FROM = "Move from here: `sqlite:///<path>` or `postgresql://…`. `@path` reads the address from a file."
+_TO = "Move to this empty database: `postgresql://…`. `@path` reads the address from a file."
+
+_MIGRATE = """Without `--from` and `--to` it does what `hookline serve` does when it starts.
+
+With them it moves an installation that is stopped: tenants, keys, subscriptions, the log, deliveries with their
+sequences, and all records. Everything arrives, which is checked by a digest of each table, or nothing does. After any
+break, run it again.
+"""
+
 serve = App(name="serve", help_epilogue=settings_help(), help_format="markdown")
-migrate = App(name="migrate")
+migrate = App(name="migrate", help_epilogue=_MIGRATE, help_format="markdown")
 demo = App(name="demo", help_flags=())
 
 
@@ -44,11 +55,12 @@ def run_serve(
     port: Annotated[int | None, _about("port")] = None,
     data_dir: Annotated[str, _about("data_dir")] = "",
     database_url: Annotated[str, _about("database_url")] = "",
+    bus: Annotated[str, _about("bus")] = "",
     config: ConfigFile = None,
 ) -> int:
     """Run the server until it is stopped (SIGTERM or Ctrl-C)."""
-    given = {"role": role, "host": host, "port": port, "data_dir": data_dir, "database_url": database_url}
-    settings = _load(given, config)
+    given = {"role": role, "host": host, "port": port, "data_dir": data_dir}
+    settings = _load({**given, "database_url": database_url, "bus": bus}, config)
     from hookline.app import run_server
 
     return run_server(settings)
@@ -57,15 +69,24 @@ def run_serve(
 @migrate.default
 def run_migrate(
     *,
+    source: Annotated[str, Parameter(name="--from", help=_FROM)] = "",
+    target: Annotated[str, Parameter(name="--to", help=_TO)] = "",
+    json: Annotated[bool, Parameter(help="Print JSON lines.")] = False,
+    database_shards: Annotated[int | None, _about("database_shards")] = None,
+    database_slices: Annotated[int | None, _about("database_slices")] = None,
     data_dir: Annotated[str, _about("data_dir")] = "",
     database_url: Annotated[str, _about("database_url")] = "",
     config: ConfigFile = None,
 ) -> int:
-    """Bring the database to the form this version needs, and stop.
+    """Bring the database to the form this version needs, or move everything to another one."""
+    given = {"data_dir": data_dir, "database_url": database_url}
+    settings = _load(
+        {**given, "database_shards": database_shards, "database_slices": database_slices}, config
+    )
+    if source or target:
+        from hookline.cli.move import run_move
 
-    `hookline serve` does the same when it starts; this is for those who want to do it before.
-    """
-    settings = _load({"data_dir": data_dir, "database_url": database_url}, config)
+        return run_move(settings, source, target, as_json=json)
     from hookline.app import run_migrate as migrate_database
 
     return migrate_database(settings)

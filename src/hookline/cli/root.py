@@ -23,7 +23,10 @@ HOOKLINE_URL, and who you are with --key or HOOKLINE_KEY. On the server's own ma
 _COMMANDS = {
     "Server": {
         "serve": ("local:serve", "Run the server."),
-        "migrate": ("local:migrate", "Bring the database to the form this version needs, and stop."),
+        "migrate": (
+            "local:migrate",
+            "Bring the database to the form this version needs, or move everything to another one.",
+        ),
         "demo": ("local:demo", "Run a day of a shop through a server of its own and check every delivery."),
         "doctor": ("doctor:doctor", "Check the settings of this machine and the health of a running server."),
         "openapi": ("doctor:openapi", "Print the server's OpenAPI description."),
