@@ -27,6 +27,7 @@ _COMMANDS = {
             "local:migrate",
             "Bring the database to the form this version needs, or move everything to another one.",
         ),
+        "relay": ("relay:relay", "Take events from a program's outbox to a server, until stopped."),
         "demo": ("local:demo", "Run a day of a shop through a server of its own and check every delivery."),
         "doctor": ("doctor:doctor", "Check the settings of this machine and the health of a running server."),
         "openapi": ("doctor:openapi", "Print the server's OpenAPI description."),
