@@ -232,6 +232,24 @@ async def test_a_storage_that_is_down_means_503_and_nothing_stored(stage: Stage)
     assert await stored(stage) == [event_id]
 
 
+async def test_nothing_is_stored_before_what_a_failed_commit_held_up():
+    """A batch that needs two commits: the second must not be stored when the first was not."""
+    async with Stage(limits=PublishLimits(batch=2)) as stage:
+        failures = iter([StorageUnavailable()])
+
+        def fail_once(*_: object) -> None:
+            for error in failures:
+                raise error
+
+        stage.log.before["append"] = fail_once
+        items = [b'{"type":"order:created","id":"i%d","data":1}' % number for number in range(6)]
+        results = await stage.publisher.publish_batch(stage.shop, items)
+        assert [type(result) for result in results] == [StorageUnavailable] * 6
+        assert await stored(stage) == []
+        await stage.publisher.publish_batch(stage.shop, items)
+        assert await stored(stage) == [f"i{number}" for number in range(6)]
+
+
 async def test_at_shutdown_what_waits_is_refused_and_not_stored(stage: Stage):
     Gate(stage)
     publishing = [asyncio.create_task(stage.publish()) for _ in range(3)]

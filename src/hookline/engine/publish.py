@@ -248,9 +248,11 @@ class Publisher:
                 results = await self._log.append([event for event, _ in batch], self._clock.now())
         except HooklineError as error:
             self._refuse(batch, error)
+            self._refuse_waiting()
             return
         except TimeoutError:
             self._refuse(batch, CommitUnknown(_UNKNOWN))
+            self._refuse_waiting()
             return
         except BaseException:
             self._refuse(batch, StorageUnavailable("the commit was interrupted; send the event again"))
@@ -260,6 +262,10 @@ class Publisher:
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)
+
+    def _refuse_waiting(self) -> None:
+        """What came behind a commit that failed must not be stored before it: its publishers repeat both in order."""
+        self._refuse(self._take_all(), StorageUnavailable("a commit before this one failed; send it again"))
 
     def _refuse(self, batch: list[Waiting], error: HooklineError) -> None:
         for _, future in batch:
