@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """User and system time that these processes have used, all threads."""
+def cpu_seconds(pids: Sequence[int], *, ended: bool = False) -> float:
+    """User and system time that these processes have used, all threads; and their children that have ``ended``."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
+        total += sum(map(int, fields[11 : 15 if ended else 13]))
     return total / _TICKS
 
 
@@ -110,14 +110,12 @@ def receiver(folder: Path, listeners: int = 1) -> Generator[int]:
 
 
 class Server:
-    """Our server: one process, or accepting and delivering apart."""
+    """Our server: one process, or one that accepts and others that deliver. ``ports``: of each, the API's first."""
 
-    def __init__(self, port: int, metrics_port: int, children: Sequence[subprocess.Popen[bytes]]) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.port = port
-        self._metrics = [f"{self.url}/metrics"]
-        if len(children) > 1:
-            self._metrics.append(f"http://127.0.0.1:{metrics_port}/metrics")
+    def __init__(self, ports: Sequence[int], children: Sequence[subprocess.Popen[bytes]]) -> None:
+        self.port = ports[0]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._metrics = [f"http://127.0.0.1:{port}/metrics" for port in ports]
         self.pids = [child.pid for child in children]
         self.key = OPERATOR
 
@@ -164,32 +162,34 @@ class Server:
 
 
 @contextmanager
-def server(folder: Path, *, split: bool = True) -> Generator[Server]:
-    """Our server on a data folder, with fsync as in production."""
-    port, metrics_port = free_port(), free_port()
-    env = {
+def server(
+    folder: Path, *, split: bool = True, deliveries: int = 1, env: Mapping[str, str] | None = None
+) -> Generator[Server]:
+    """Our server on a data folder, with fsync as in production. Not ``split``, one process does everything."""
+    roles = ["api", *["delivery"] * deliveries] if split else ["all"]
+    ports = [free_port() for _ in roles]
+    settings = {
         "HOOKLINE_HOST": "127.0.0.1",
-        "HOOKLINE_PORT": str(port),
-        "HOOKLINE_METRICS_PORT": str(metrics_port),
+        "HOOKLINE_PORT": str(ports[0]),
         "HOOKLINE_DATA_DIR": str(folder),
         "HOOKLINE_OPERATOR_KEY": OPERATOR,
         "HOOKLINE_ALLOW_NETWORKS": "127.0.0.0/8",
         "HOOKLINE_LOG_LEVEL": "warning",
+        **(env or {}),
     }
-    command = [sys.executable, "-m", "hookline", "serve"]
-    roles = ["api", "delivery"] if split else ["all"]
-    with process(*command, "--role", roles[0], env=env) as first:
-        wait_for(port)
-        if split:
-            with process(*command, "--role", roles[1], env=env) as second:
-                wait_for(metrics_port)
-                yield Server(port, metrics_port, [first, second])
-        else:
-            yield Server(port, metrics_port, [first])
+    with ExitStack() as stack:
+        children: list[subprocess.Popen[bytes]] = []
+        for role, port in zip(roles, ports, strict=True):
+            command = [sys.executable, "-m", "hookline", "serve", "--role", role]
+            child = process(*command, env={**settings, "HOOKLINE_METRICS_PORT": str(port)})
+            children.append(stack.enter_context(child))
+            wait_for(port)
+        yield Server(ports, children)
 
 
 def load(port: int, key: str, seconds: float, connections: int = 64) -> None:
-    """Publish as fast as it is accepted: wrk if it is installed, else a lean stand-in."""
+    """Publish as fast as it is accepted: wrk if it is installed, else a lean stand-in. ``key``: one, or several parted
+    by commas, which take turns."""
     if shutil.which("wrk"):
         script = ROOT / "benchmarks" / "publish.lua"
         command = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -110,20 +110,9 @@ class Storm:
         return ids
 
     def _check_edited(self, log: Sequence[str], load: Load) -> list[str]:
-        """An edit takes effect at one place of the log: between two edits nothing of the type is missing.
-
-        Returns what the endpoint got, in the log's order.
-        """
+        """See ``check_edited``."""
         got = {receipt.event for receipt in self.receiver.receipts.of(EDITED)}
-        places = [place for place, event in enumerate(log) if event in got]
-        group = [load.accepted[log[place]].type.partition(":")[0] for place in places]
-        stretches = [[place for place, _ in pairs] for _, pairs in _by_group(places, group)]
-        assert len(stretches) <= self.edits + 1
-        for stretch in stretches:
-            kind = load.accepted[log[stretch[0]]].type.partition(":")[0]
-            between = range(stretch[0], stretch[-1] + 1)
-            assert stretch == [place for place in between if load.accepted[log[place]].type.startswith(kind)]
-        return [log[place] for place in places]
+        return check_edited(got, log, load, self.edits)
 
     async def _check_records(self, endpoint: str, known: dict[str, int]) -> None:
         """The API tells the same story as the receiver: each delivery once, succeeded, with this sequence."""
@@ -156,6 +145,22 @@ class Storm:
             elif failed.pop(place, life) < life:
                 survived += 1
         return survived
+
+
+def check_edited(got: Collection[str], log: Sequence[str], load: Load, edits: int) -> list[str]:
+    """An edit takes effect at one place of the log: between two edits nothing of the type is missing.
+
+    Returns what the endpoint got, in the log's order.
+    """
+    places = [place for place, event in enumerate(log) if event in got]
+    group = [load.accepted[log[place]].type.partition(":")[0] for place in places]
+    stretches = [[place for place, _ in pairs] for _, pairs in _by_group(places, group)]
+    assert len(stretches) <= edits + 1
+    for stretch in stretches:
+        kind = load.accepted[log[stretch[0]]].type.partition(":")[0]
+        between = range(stretch[0], stretch[-1] + 1)
+        assert stretch == [place for place in between if load.accepted[log[place]].type.startswith(kind)]
+    return [log[place] for place in places]
 
 
 def _by_group(places: Iterable[int], group: Iterable[str]) -> Iterable[tuple[str, list[tuple[int, str]]]]:
