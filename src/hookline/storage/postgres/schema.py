@@ -101,7 +101,8 @@ async def read_cut(db: Connection, shards: int | None, slices: int | None) -> tu
     row = await db.fetchrow("SELECT shards, slices FROM hookline.installation")
     if row is None:
         raise SchemaMismatch(
-            "the database has the schema, but was never cut into shards: run hookline migrate"
+            "the database has the schema, but was never cut into shards, or a move into it was not finished: "
+            "run hookline migrate, with the same --from and --to if it was a move"
         )
     for name, asked, stored in (("shards", shards, row[0]), ("slices", slices, row[1])):
         if asked is not None and asked != stored:
