@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from hookline import __version__
 from hookline.core.errors import Fenced, Overloaded, StorageUnavailable
-from hookline.core.model import Retention, Tenant
+from hookline.core.model import Millis, Retention, Tenant
 from hookline.core.sharding import slice_of
 from hookline.engine.dispatch.lane import Job, Lane
 from hookline.engine.dispatch.shard import ShardRun, ShardTools
@@ -20,6 +21,8 @@ RENEWALS = 3
 """Renewals of a lease within its life."""
 MISSED = 1.5
 """Rounds after which a node that was not heard of counts as gone for the sharing out."""
+HEARD_OF = 600.0
+"""Seconds by which the clocks of nodes may differ without hiding one from another."""
 HAND_OVER_SECONDS = 30.0
 """How long what is under way may hold up the handing over of a slice."""
 CANCEL_SECONDS = 5.0
@@ -49,6 +52,8 @@ class Worker:
         self._until: dict[Part, float] = {}
         self._runs: dict[Part, asyncio.Task[None]] = {}
         self._leaving: dict[Part, asyncio.Task[None]] = {}
+        self._signs: dict[str, tuple[Millis, float]] = {}
+        """Of each node the last sign of life, and when we saw it first."""
         self._turn = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -144,7 +149,7 @@ class Worker:
             return
         now = self._tools.clock.now()
         try:
-            nodes = await self._tools.storage.beat(self._node, now, MISSED * self._interval)
+            nodes = self._living(await self._tools.storage.beat(self._node, now, HEARD_OF))
             leases = await self._tools.storage.leases(now)
         except (StorageUnavailable, Overloaded) as error:
             log.warning("lease_delayed", reason=error.detail)
@@ -155,6 +160,18 @@ class Worker:
         staying = [part for part in sorted(self._leases) if part not in self._leaving]
         for part in staying[len(staying) - shares.surplus(len(staying)) :]:
             self._leaving[part] = tasks.create_task(self._hand_over(part), name=f"hand-over-{part}")
+
+    def _living(self, nodes: Sequence[Node]) -> list[Node]:
+        """Those that gave a new sign of life not long ago, by our own clock: theirs may be wrong."""
+        now = self._tools.clock.monotonic()
+        known = self._signs
+        self._signs = {
+            node.id: known[node.id]
+            if node.id in known and known[node.id][0] == node.seen_at
+            else (node.seen_at, now)
+            for node in nodes
+        }
+        return [node for node in nodes if now - self._signs[node.id][1] <= MISSED * self._interval]
 
     async def _tend(self, part: Part, tasks: asyncio.TaskGroup) -> None:
         """Take or renew the lease of a part; start or end its delivery accordingly."""
