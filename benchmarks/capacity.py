@@ -13,6 +13,7 @@ from math import ceil
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from benchmarks.figures import OTHERS, Figures, load
 
@@ -120,7 +121,11 @@ def measured(figures: Figures, _: Assumed) -> str:
 
 def steps(figures: Figures, _: Assumed) -> str:
     """Every single figure."""
-    return _table(("step", "figure"), ((name, f"{value:,.2f}") for name, value in figures.steps.items()))
+    return _table(("step", "figure"), ((name, _figure(value)) for name, value in figures.steps.items()))
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def needs(figures: Figures, assumed: Assumed) -> str:
@@ -162,26 +167,30 @@ def provided(figures: Figures, assumed: Assumed) -> str:
                 clusters = f"{ceil(rate / carried[end]):,}"
                 yield f"{rate:,}", str(fan), *(f"{count:,}" for count in processes), clusters, end
 
-    head = ("events/s", "fan-out", "API processes", "delivery processes", "PostgreSQL clusters", "ended by")
+    head = (
+        "events/s",
+        "fan-out",
+        "API processes",
+        "delivery processes",
+        "PostgreSQL clusters",
+        "the first limit",
+    )
     return _table(head, lines())
 
 
 def limits(figures: Figures, assumed: Assumed) -> str:
-    """Where one of a kind ends."""
+    """Where one of a kind ends, loaded to the full."""
 
     def lines() -> Iterator[Sequence[str]]:
+        full = replace(assumed, load=1.0)
         for fan in FANS:
-            carried = most(figures, fan, assumed)
+            carried = most(figures, fan, full)
             yield (
                 f"one PostgreSQL server's cores, fan-out {fan}",
-                "cores ÷ its CPU * load",
+                "cores ÷ its CPU",
                 _per_second(carried["cores"]),
             )
-            yield (
-                f"one PostgreSQL server's WAL, fan-out {fan}",
-                "WAL/s ÷ its WAL * load",
-                _per_second(carried["WAL"]),
-            )
+            yield f"one PostgreSQL server's WAL, fan-out {fan}", "WAL/s ÷ WAL", _per_second(carried["WAL"])
         for name, kind in ((APPENDS, "appends that go to all shards"), (ONE_SHARD, "appends to one shard")):
             yield kind, "as measured", _per_second(figures.steps[name])
         yield from _processes(figures)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.chaos.storm import BREAKER, EDITED, EDITS, RETRY, check_edited
 from tests.support.audit import Change, Part
-from tests.support.cluster import IN_FLIGHT, Cluster, Node
+from tests.support.cluster import IN_FLIGHT, SLICES, Cluster, Node
 from tests.support.http import Answer, Connection
 from tests.support.load import PAUSE_AFTER_FAILURE, Load, Sent, make_event
 from tests.support.receipts import (
@@ -39,6 +39,11 @@ SUBSCRIPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     EDITED: ("", {"events": EDITS[0]}),
 }
 """Of each tenant: how its endpoint behaves, and what differs from the default in its subscription."""
+SLOW = "slow"
+SLOW_SECONDS = 0.08
+AT_ONCE = 2
+"""Requests to the slow endpoint at a time."""
+BACKLOG = [f"slow-{number}" for number in range(240)]
 PUBLISHERS = 2
 """Of each tenant."""
 PACE = 0.06
@@ -208,6 +213,7 @@ class Fleet:
         self.cluster = cluster
         self.receiver = receiver
         self.tenants: list[Tenant] = []
+        self.quiet: list[Api] = []
 
     async def prepare(self) -> None:
         """Make the tenants and their subscriptions; numbers that are not among ``TENANTS`` are left quiet."""
@@ -217,12 +223,45 @@ class Fleet:
             api = await operator.new_tenant(name)
             if number in TENANTS:
                 self.tenants.append(Tenant(name, api))
+            else:
+                self.quiet.append(api)
         for tenant in self.tenants:
             for kind, (behaviour, fields) in SUBSCRIPTIONS.items():
                 tenant.ids[kind] = await tenant.api.subscribe(
                     receiver.url(tenant.endpoint(kind), behaviour),
                     **{"retry": RETRY, "breaker": BREAKER, "signing": {"secret": receiver.secret}, **fields},
                 )
+
+    async def make_backlog(self, node: Node | None = None) -> Node:
+        """Give a node, or any one, a long queue in its memory: a quiet tenant's, for the endpoint ``SLOW``."""
+        api, owner = await self._find_place(node)
+        events = [{"id": event, "type": "order:created", "data": {}} for event in BACKLOG]
+        await api.post("/v1/events/batch", events)
+        await until(lambda: self.receiver.receipts.count(SLOW) > AT_ONCE, "the slow endpoint gets some")
+        return owner
+
+    async def _find_place(self, node: Node | None) -> tuple[Api, Node]:
+        receiver = self.receiver
+        for api in self.quiet:
+            for _ in range(SLICES):
+                made = await api.subscribe(
+                    receiver.url(SLOW, f"delay={SLOW_SECONDS}"),
+                    max_in_flight=AT_ONCE,
+                    signing={"secret": receiver.secret},
+                )
+                owner = await self.cluster.owner(made)
+                if node in (None, owner):
+                    return api, owner
+                await api.call("DELETE", f"/v1/subscriptions/{made}")
+        raise AssertionError(f"{node} has no part that a quiet tenant is in")
+
+    def check_backlog(self, most: int) -> int:
+        """It has arrived, and no more than ``most`` of it twice; how many did."""
+        slow = self.receiver.receipts.of(SLOW)
+        assert_sequences_follow_the_log(slow, BACKLOG)
+        twice = len(duplicates(slow))
+        assert twice <= most
+        return twice
 
     # --- load
 
@@ -276,6 +315,8 @@ class Fleet:
             for kind in SUBSCRIPTIONS
             if kind != EDITED
         }
+        if self.receiver.receipts.count(SLOW):
+            expected[SLOW] = BACKLOG
         await self.receiver.receipts.complete(expected)
         for tenant in self.tenants:
             for subscription in tenant.ids.values():
@@ -296,8 +337,7 @@ class Fleet:
             await self._check_tenant(tenant, logs[tenant.name])
         await self._check_records()
         history = await self.cluster.check_fencing()
-        again = duplicates(receipts.all)
-        await self._check_duplicates(again, history)
+        again = await self._check_duplicates(history)
         assert self.cluster.complaints() == {}
         return Verdict(
             self.accepted,
@@ -315,7 +355,7 @@ class Fleet:
         for tenant, shard, position, event in await self.cluster.fetch(_LOG):
             heads[shard] += 1
             assert position == heads[shard], f"a hole before {position} of shard {shard}"
-            logs[tenant].append(event)
+            logs.setdefault(tenant, []).append(event)
         assert dict(await self.cluster.fetch(_HEADS)) == heads
         for tenant in self.tenants:
             assert sorted(logs[tenant.name]) == sorted(tenant.load.accepted)
@@ -345,9 +385,13 @@ class Fleet:
             for kind, subscription in tenant.ids.items():
                 assert stored[subscription] == sequences(self.receiver.receipts.of(tenant.endpoint(kind)))
 
-    async def _check_duplicates(self, again: Sequence[Receipt], history: Sequence[Change]) -> None:
-        """Nothing comes twice but from a part that was taken by force before, and no more than can be under way."""
+    async def _check_duplicates(self, history: Sequence[Change]) -> list[Receipt]:
+        """Nothing comes twice but from a part that was taken by force before, and no more than can be under way.
+
+        Returns what came twice. Endpoints that are not the fleet's own are not looked at.
+        """
         part_of = await self.parts()
+        again = [one for one in duplicates(self.receiver.receipts.all) if one.endpoint in part_of]
         offset = time.time_ns() - time.monotonic_ns()
         forced: dict[Part, list[int]] = {}
         for change in history:
@@ -356,8 +400,9 @@ class Fleet:
         for receipt in again:
             times = forced.get(part_of[receipt.endpoint], [])
             assert any(at < receipt.at for at in times), f"{receipt} came twice, and nobody lost its part"
-        nodes = {(change.was_owner) for change in history if change.is_forced}
+        nodes = {change.was_owner for change in history if change.is_forced}
         assert len(again) <= len(nodes) * (IN_FLIGHT + UNRECORDED)
+        return again
 
     async def parts(self) -> dict[str, Part]:
         """In which part each endpoint's subscription is."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.fleet import Fleet, dice, fleet
+from tests.chaos.fleet import AT_ONCE, Fleet, dice, fleet
 from tests.support.cluster import IN_FLIGHT, LEASE, SHARDS, SLICES, Cluster, Node, cluster
 from tests.support.postgres import PostgresServer
 from tests.support.receipts import receiving
@@ -23,6 +23,8 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.slow
 
 ROUNDS = 6
+UNRECORDED_AT_ONCE = 8
+"""Requests to the slow endpoint that come to an end while a batch of outcomes is written."""
 SLACK = 5.0
 """Seconds that a busy machine may be late."""
 ROUND = LEASE / 3
@@ -82,15 +84,20 @@ async def suspend(this: Fleet, victims: Sequence[Node]) -> int:
 
 @pytest.mark.timeout(150)
 async def test_nodes_that_sleep_past_their_leases_are_fenced(durable: PostgresServer, tmp_path: Path) -> None:
+    """They write nothing when they wake up, and send nothing of the hundreds that they still have in memory."""
     async with cluster(durable, tmp_path) as nodes, receiving(tmp_path) as receiver:
-        first, second, _ = nodes.workers
         async with fleet(nodes, receiver) as this:
             await this.flowing()
+            first = await this.make_backlog()
+            second = next(node for node in nodes.workers if node is not first)
             times = [await suspend(this, victims) for victims in ([first, nodes.apis[1]], [first, second])]
         verdict = await this.examine()
         late = sum(any(at < one.at < at + 1e9 for at in times) for one in verdict.duplicates)
         lost = [node.said("shard_lost") + node.said("fenced") for node in (first, second)]
-        verdict.tell(**{"told to have lost parts": lost, "sent after waking up": late})
+        twice = this.check_backlog(2 * (AT_ONCE + UNRECORDED_AT_ONCE))
+        verdict.tell(
+            **{"told to have lost parts": lost, "sent after waking up": late, "backlog sent twice": twice}
+        )
         assert min(lost) > 0
         assert late <= IN_FLIGHT  # what libcurl had in its hands when the process was stopped
 

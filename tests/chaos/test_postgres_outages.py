@@ -118,13 +118,6 @@ async def test_connections_are_cut_and_run_out(durable: PostgresServer, tmp_path
         assert cut > CUTS * len(nodes.nodes)
 
 
-async def last_for(nodes: Cluster, since: float) -> None:
-    """Return once all leases are renewed so late that those in force at ``since`` (milliseconds) are long over."""
-    await eventually(
-        nodes.earliest_expiry, lambda expiry: expiry > since + 3000 * LEASE, "all leases are renewed"
-    )
-
-
 @pytest.mark.timeout(150)
 async def test_a_full_pool_costs_no_lease(durable: PostgresServer, tmp_path: Path) -> None:
     """All connections of all nodes for reading and publishing are stuck; leases have their own."""
@@ -134,7 +127,7 @@ async def test_a_full_pool_costs_no_lease(durable: PostgresServer, tmp_path: Pat
             async with nodes.connection() as db, db.transaction():
                 await db.execute("LOCK TABLE hookline.events IN ACCESS EXCLUSIVE MODE")
                 before, epochs = this.retried, await nodes.epochs()
-                await last_for(nodes, time.time() * 1000)
+                await nodes.renewed()
                 await until(lambda: this.retried >= before + REFUSED, "publishers have given up")
                 assert await nodes.epochs() == epochs
             await this.flowing()
@@ -158,16 +151,10 @@ async def test_a_record_that_hangs_costs_no_other_lease(durable: PostgresServer,
             quiet = set(await nodes.epochs()) - set((await this.parts()).values())
             async with nodes.connection() as db, db.transaction():
                 await db.execute("LOCK TABLE hookline.attempts IN ACCESS EXCLUSIVE MODE")
-                locked, epochs = time.time() * 1000, await nodes.epochs()
+                epochs = await nodes.epochs(quiet)
                 await eventually(lambda: nodes.fetch(STUCK), lambda rows: rows[0][0] >= 3, "records hang")
-                await eventually(
-                    lambda: nodes.earliest_expiry(quiet),
-                    lambda expiry: expiry > locked + 3000 * LEASE,
-                    "the quiet ones are renewed",
-                )
-                assert {part: one for part, one in (await nodes.epochs()).items() if part in quiet} == {
-                    part: one for part, one in epochs.items() if part in quiet
-                }
+                await nodes.renewed(quiet)
+                assert await nodes.epochs(quiet) == epochs
             await nodes.even()
             await this.flowing()
         verdict = await this.examine()

@@ -14,9 +14,9 @@ from typing import Protocol
 
 import pytest
 
-from tests.chaos.fleet import Fleet, fleet
+from tests.chaos.fleet import AT_ONCE, UNRECORDED, Fleet, fleet
 from tests.support import network
-from tests.support.cluster import IN_FLIGHT, SHARDS, SLICES, Cluster, Node, cluster
+from tests.support.cluster import IN_FLIGHT, LEASE, SHARDS, SLICES, Cluster, Node, cluster
 from tests.support.network import HERE, Namespace, namespace
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import Line, line_to
@@ -26,12 +26,21 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.slow
 
 REFUSED = 4
+UNDER_WAY = 1.0
+"""Seconds in which requests come to an end that were sent before a lease was over."""
+STRAGGLERS = 2 * AT_ONCE
 
 
 class Cable(Protocol):
-    """The way from some nodes to the database."""
+    """The way from some nodes to the database.
+
+    ``watched`` is one that delivers, whose metrics we can read. ``cuts`` are the ways to cut it: whether what is on its
+    way is lost.
+    """
 
     nodes: list[Node]
+    watched: Node | None
+    cuts: tuple[bool, ...]
 
     def cut(self) -> None: ...
 
@@ -45,6 +54,8 @@ class Proxied:
 
     def __init__(self, line: Line, nodes: list[Node]) -> None:
         self.nodes = nodes
+        self.watched: Node | None = nodes[-1]
+        self.cuts: tuple[bool, ...] = (True, False)
         self.cut = line.cut
         self.mend = line.mend
 
@@ -54,6 +65,8 @@ class Unplugged:
 
     def __init__(self, space: Namespace, nodes: list[Node]) -> None:
         self.nodes = nodes
+        self.watched: Node | None = None
+        self.cuts: tuple[bool, ...] = (False,)
         self._space = space
 
     def cut(self) -> None:
@@ -68,7 +81,7 @@ class Unplugged:
 async def by_proxy(nodes: Cluster, receiver: Receiver) -> AsyncGenerator[Cable]:
     async with line_to(nodes.server.port) as line:
         made = [
-            await nodes.node(f"{nodes.database}_far_{role}", role, port=line.port)
+            await nodes.node(f"{nodes.database}_far_{role}", role, port=line.port, metrics="open")
             for role in ("api", "delivery")
         ]
         yield Proxied(line, made)
@@ -91,13 +104,21 @@ if network.is_allowed():
 
 
 async def separate(this: Fleet, cable: Cable, *, lost: bool) -> int:
-    """Cut the nodes off until the others have all, then let them come back; the time at which the line was mended."""
-    before = this.retried
+    """Cut the nodes off until the others have all, then let them come back; the time at which the line was mended.
+
+    A node stops sending when its leases are over; it cannot know that they are another's. One that asked right before
+    the cut was given a lease a third longer than we saw.
+    """
+    before, ends = this.retried, await this.cluster.latest_expiry() + 1000 * (LEASE / 3 + UNDER_WAY)
     cable.cut()
+    await until(lambda: time.time() * 1000 > ends, "its leases and requests are over")
+    sent = await cable.watched.sent() if cable.watched else 0
     await this.cluster.rest(cable.nodes)
     await this.flowing()
     if any(node.role == "api" for node in cable.nodes):
         await until(lambda: this.retried >= before + REFUSED, "publishers have gone elsewhere")
+    if cable.watched:
+        assert await cable.watched.sent() <= sent + STRAGGLERS, "it sends without a lease"
     mended = time.monotonic_ns()
     cable.mend(lost=lost)
     await this.cluster.even()
@@ -116,10 +137,12 @@ async def test_nodes_without_the_database(durable: PostgresServer, tmp_path: Pat
         await nodes.even()
         async with fleet(nodes, receiver) as this:
             await this.flowing()
-            times = [await separate(this, cable, lost=lost) for lost in (True, False)]
+            await this.make_backlog(cable.nodes[-1])
+            times = [await separate(this, cable, lost=lost) for lost in cable.cuts]
             await this.flowing()
         verdict = await this.examine()
+        twice = this.check_backlog(2 * (AT_ONCE + UNRECORDED))
         late = sum(any(at < one.at < at + 1e9 for at in times) for one in verdict.duplicates)
-        verdict.tell(**{"sent when the line was mended": late})
-        assert len({change.part for change in verdict.forced}) >= SHARDS * SLICES // 3
+        verdict.tell(**{"sent when the line was mended": late, "backlog sent twice": twice})
+        assert len(verdict.forced) >= len(cable.cuts) * (SHARDS * SLICES // 3)
         assert late <= IN_FLIGHT

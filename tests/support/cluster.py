@@ -78,6 +78,15 @@ class Node(ServerProcess):
         self.launch()
         await self.launched()
 
+    async def sent(self) -> int:
+        """How many requests to endpoints it has ended. Its metrics must be open."""
+        answer = await Api(self).call("GET", "/metrics", headers={"Authorization": ""})
+        assert answer.status == 200, answer
+        pairs = (line.rpartition(" ") for line in answer.body.decode().splitlines())
+        return sum(
+            int(float(value)) for name, _, value in pairs if name.startswith("hookline_attempts_total{")
+        )
+
     def said(self, event: str) -> int:
         """How often its log tells of something."""
         return self.log.read_text("utf-8", "replace").count(f'"event": "{event}"')
@@ -196,6 +205,14 @@ class Cluster:
         wanted = {node.name for node in (self.workers if among is None else among)}
         return await eventually(self.owned, lambda held: _is_even(held, wanted), f"{wanted} share evenly")
 
+    async def owner(self, subscription: str) -> Node:
+        """Who delivers to a subscription."""
+        row = (
+            await self.fetch("SELECT shard, slice FROM hookline.subscriptions WHERE id = $1", subscription)
+        )[0]
+        held = await self.owned()
+        return next(node for node in self.workers if (row[0], row[1]) in held[node.name])
+
     async def rest(self, nodes: Sequence[Node]) -> None:
         """Return once the other nodes share everything evenly: these ones have nothing left."""
         await self.even([node for node in self.workers if node not in nodes])
@@ -204,16 +221,24 @@ class Cluster:
         """When the last of the leases ends, in milliseconds of the wall clock."""
         return (await self.fetch("SELECT max(expires_at) FROM hookline.shard_leases"))[0][0]
 
-    async def earliest_expiry(self, parts: Collection[Part] = ()) -> int:
-        """When the first of the leases (of some parts) ends, likewise."""
-        rows = await self.fetch("SELECT shard, slice, expires_at FROM hookline.shard_leases")
-        return min(row[2] for row in rows if not parts or (row[0], row[1]) in parts)
+    async def renewed(self, parts: Collection[Part] = ()) -> None:
+        """Return once the leases (of some parts) are so new that those which are in force now are over for long."""
+        now = time.time_ns() // 1_000_000
+        await eventually(
+            lambda: self._earliest_expiry(parts),
+            lambda expiry: expiry > now + 2000 * LEASE,
+            f"the leases of {sorted(parts) or 'all'} are renewed",
+        )
 
-    async def epochs(self) -> dict[Part, int]:
-        return {
-            (row[0], row[1]): row[2]
-            for row in await self.fetch("SELECT shard, slice, epoch FROM hookline.shard_leases")
-        }
+    async def _earliest_expiry(self, parts: Collection[Part]) -> int:
+        rows = await self.fetch(_OWNERS)
+        return min(row[3] for row in rows if not parts or (row[0], row[1]) in parts)
+
+    async def epochs(self, parts: Collection[Part] = ()) -> dict[Part, int]:
+        """Of all leases, or of those of some parts."""
+        rows = await self.fetch("SELECT shard, slice, epoch FROM hookline.shard_leases")
+        epochs: dict[Part, int] = {(row[0], row[1]): row[2] for row in rows}
+        return {part: epochs[part] for part in parts or epochs}
 
     async def history(self) -> list[Change]:
         """All writes to the leases, part by part."""
@@ -247,7 +272,7 @@ async def cluster(
             await this.node(f"{this.database}_api_{number}", "api")
         for number in range(1, workers + 1):
             await this.node(f"{this.database}_worker_{number}", "delivery")
-        await this.start(this.nodes[0])  # DEV
+        await this.start(this.nodes[0])  # it makes the operator key
         await this.start(*this.nodes[1:])
         await this.even()
         yield this
