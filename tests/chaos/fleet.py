@@ -184,12 +184,13 @@ class Verdict:
         """Parts that were taken from an owner that had not given them back."""
         return [change for change in self.history if change.is_forced]
 
-    def take_over_seconds(self, *, forced: bool) -> float:
-        """The longest time between the last word of a part's owner and the next one's taking it."""
+    def take_over_seconds(self, *, forced: bool, since: int = 0) -> float:
+        """The longest time between the last word of a part's owner and the next one's taking it, of those taken
+        ``since`` a time (nanoseconds of the wall clock)."""
         pairs = [(one, next_one) for one, next_one in pairwise(self.history) if one.part == next_one.part]
         taken = [
             (next_one.at - one.at) / 1e9 for one, next_one in pairs
-            if next_one.is_take and (next_one.is_forced if forced else one.is_release)
+            if next_one.is_take and next_one.at > since and (next_one.is_forced if forced else one.is_release)
         ]  # fmt: skip
         return max(taken, default=0.0)
 
