@@ -73,6 +73,15 @@ async def test_a_large_tenant_is_delivered_by_several_nodes():
         assert [len(process.lanes) for process in stage.workers] == [2, 2, 2, 2]
 
 
+async def test_the_slices_of_a_shard_come_to_several_nodes_also_where_there_are_many_shards():
+    async with Stage(shards=SHARDS, slices=2) as stage:
+        await shared_out(stage, 16)
+        await stage.start_worker()
+        await shared_out(stage, 8, 8)
+        for process in stage.workers:
+            assert {shard for shard, _ in process.parts} == set(range(SHARDS))
+
+
 async def test_handing_over_repeats_nothing_and_loses_nothing():
     async with Stage(shards=2, slices=2) as stage:
         subscription, endpoint = await stage.subscribe(

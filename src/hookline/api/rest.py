@@ -108,7 +108,7 @@ class Endpoint:
 
 async def _identify(services: Services, route: AnyRoute, scope: Scope) -> tuple[Caller | None, Tenant | None]:
     authorization = header(scope, b"authorization")
-    if route.scope is None and not authorization:
+    if route.anonymous or (route.scope is None and not authorization):
         return None, None
     caller = services.keyring.peek(authorization) or await services.keyring.find(authorization)
     if route.scope is not None:

@@ -94,6 +94,8 @@ class Route(Generic[Q, B]):
     errors: tuple[type[HooklineError], ...] = ()
     changes: bool = False
     large: bool = False
+    anonymous: bool = False
+    """Nobody is asked who they are: it must answer while keys cannot be looked up."""
     description: str = ""
 
     @property

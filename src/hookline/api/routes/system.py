@@ -77,11 +77,11 @@ async def get_metrics(call: Call[NoQuery, Nothing]) -> Reply:
 ROUTES: list[AnyRoute] = [
     Route(
         "GET", "/healthz", get_alive, "Whether this process answers", TAG, Alive,
-        NoQuery, Nothing, scope=None, tenant=False,
+        NoQuery, Nothing, scope=None, tenant=False, anonymous=True,
     ),
     Route(
         "GET", "/readyz", get_ready, "Whether this process can do its work", TAG, Ready,
-        NoQuery, Nothing, scope=None, tenant=False, errors=(NotReady,),
+        NoQuery, Nothing, scope=None, tenant=False, anonymous=True, errors=(NotReady,),
     ),
     Route(
         "GET", "/v1/nodes", get_nodes, "The processes of the installation, and how far the delivery is", TAG,

@@ -10,6 +10,8 @@ from hookline.ports import Lease, Node
 class Shares:
     """What one node, ``me``, sees of all nodes and leases at a time, and what it should do.
 
+    Parts are taken slice by slice: so the slices of one shard come to several nodes.
+
     Every node decides alone. Each may have ``fair`` parts, and some one more where they do not come out even; whoever
     has one more keeps it unless another node has too few.
     """
@@ -21,7 +23,9 @@ class Shares:
                 held[lease.owner] += 1
         self._me = me
         self._held = held
-        self._free = [lease for lease in leases if not lease.owner]
+        self._free = sorted(
+            (lease for lease in leases if not lease.owner), key=lambda lease: (lease.slice, lease.shard)
+        )
         self._fair, remainder = divmod(len(leases), len(held))
         self._most = self._fair + (remainder > 0)
 

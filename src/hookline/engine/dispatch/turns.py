@@ -74,6 +74,7 @@ class Turns:
     def finished(self) -> None:
         """A request came back."""
         self.in_flight -= 1
+        self._metrics.in_flight.set(self.in_flight)
         self.poke()
 
     def gathered(self) -> None:

@@ -157,7 +157,7 @@ class Worker:
         shares = Shares(self._node.id, nodes, leases)
         for lease in shares.wanted(len(self._leases)):
             await self._tend((lease.shard, lease.slice), tasks)
-        staying = [part for part in sorted(self._leases) if part not in self._leaving]
+        staying = [part for part in sorted(self._leases, key=_by_slice) if part not in self._leaving]
         for part in staying[len(staying) - shares.surplus(len(staying)) :]:
             self._leaving[part] = tasks.create_task(self._hand_over(part), name=f"hand-over-{part}")
 
@@ -250,6 +250,12 @@ class Worker:
             if self._leases.get(part) is not None and self._leases[part].epoch == lease.epoch:
                 self._runs.pop(part, None)
                 self._leases.pop(part, None)
+
+
+def _by_slice(part: Part) -> tuple[int, int]:
+    """The order in which parts are taken, and from its end handed over: see ``Shares``."""
+    shard, number = part
+    return number, shard
 
 
 def retention_days(default: Retention, tenant: Tenant) -> int:

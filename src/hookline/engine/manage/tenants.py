@@ -177,8 +177,11 @@ class Tenants:
         found = await self._storage.find_key(digest(secret))
         if found is None:
             key = self._key(secret, None, "operator key of the settings", (Scope.OPERATOR,))
-            await self._storage.add_key(key)
-        elif found.tenant_no is not None or found.revoked_at is not None:
+            try:
+                await self._storage.add_key(key)
+            except Conflict:  # another node that starts now was faster
+                found = await self._storage.find_key(key.digest)
+        if found is not None and (found.tenant_no is not None or found.revoked_at is not None):
             raise Conflict("the operator key of the settings belongs to a tenant or was revoked")
 
     def new_secret(self) -> str:

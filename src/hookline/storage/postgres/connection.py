@@ -99,6 +99,8 @@ class Link(Struct, frozen=True):
     connect_timeout: float = 5.0
     timeout: float = 20.0
     name: str = "hookline"
+    lock_timeout: float = 0.0
+    """Seconds to wait for a row that somebody else holds; 0: as long as a statement may take."""
 
     async def connect(self) -> Session:
         """A new connection. Raises ``StorageUnavailable``."""
@@ -123,7 +125,11 @@ class Link(Struct, frozen=True):
 
     def _timeouts(self) -> dict[str, str]:
         idle = min(IDLE_SECONDS, self.timeout)
-        seconds = {"statement_timeout": self.timeout, "idle_in_transaction_session_timeout": idle}
+        seconds = {
+            "statement_timeout": self.timeout,
+            "idle_in_transaction_session_timeout": idle,
+            "lock_timeout": self.lock_timeout,
+        }
         return {name: str(int(value * 1000)) for name, value in seconds.items()}
 
     def begin(self, mode: str) -> str:
@@ -145,7 +151,7 @@ def told(error: Exception) -> Exception:
     mistake = isinstance(error, asyncpg.DataError)
     if mistake or not (trouble or sqlstate(error)[:2] in UNAVAILABLE):
         return error
-    unavailable = StorageUnavailable(f"the storage failed: {error or type(error).__name__}")
+    unavailable = StorageUnavailable(f"the storage failed: {str(error) or type(error).__name__}")
     unavailable.__cause__ = error
     return unavailable
 

@@ -73,6 +73,9 @@ REPLICA_PAUSE = 10.0
 """Seconds for which a replica that failed is left alone."""
 CONTROL = 2
 """Connections for leases and health checks alone: a pool that is full must not cost a worker its shards."""
+LEASE_LOCK_SECONDS = 0.2
+"""How long the renewal of a lease waits for a record that is being written. One that hangs must not hold up the renewal
+of the other leases until they run out."""
 CONTROL_SECONDS = 5.0
 """How long their statements may take: within the life of a lease there must be time for another try."""
 PARTS = 16
@@ -89,7 +92,7 @@ class _Open:
     ) -> None:
         self.hot = Pool(link, size=sizes[0], limit=limit, patience=patience, mend=self.make_day)
         self.control = Pool(
-            replace(link, timeout=min(link.timeout, CONTROL_SECONDS)),
+            replace(link, timeout=min(link.timeout, CONTROL_SECONDS), lock_timeout=LEASE_LOCK_SECONDS),
             size=CONTROL,
             limit=limit,
             patience=patience,
