@@ -272,8 +272,7 @@ async def cluster(
             await this.node(f"{this.database}_api_{number}", "api")
         for number in range(1, workers + 1):
             await this.node(f"{this.database}_worker_{number}", "delivery")
-        await this.start(this.nodes[0])  # it makes the operator key
-        await this.start(*this.nodes[1:])
+        await this.start(*this.nodes)
         await this.even()
         yield this
     finally:
