@@ -88,9 +88,7 @@ def verify_shipstream(
     signature_header: str = "X-Plugin-Hmac-Sha256",
 ) -> Signed:
     """The HMAC of the body in base64 (ShipStream, "Webhook" and "Event")."""
-    content, keys = raw(body), _keys(secrets)
-    _check(keys, content, [Headers(headers).one(signature_header)], _BASE64)
-    return Signed(None)
+    return _base64_of_body(body, headers, secrets, signature_header)
 
 
 def verify_shopify(
@@ -101,6 +99,12 @@ def verify_shopify(
     signature_header: str = "X-Shopify-Hmac-Sha256",
 ) -> Signed:
     """The HMAC of the body in base64 (Shopify, "Verify deliveries")."""
+    return _base64_of_body(body, headers, secrets, signature_header)
+
+
+def _base64_of_body(
+    body: Body, headers: Mapping[str, str], secrets: str | Sequence[str], signature_header: str
+) -> Signed:
     content, keys = raw(body), _keys(secrets)
     _check(keys, content, [Headers(headers).one(signature_header)], _BASE64)
     return Signed(None)
