@@ -12,6 +12,7 @@ from hookline.core.errors import Fault
 from hookline.core.schema import compile_schema
 from hookline.demo.shop import plan_day
 from hookline.demo.supply import SCENARIOS
+from tests.support.schemas import grown, keywords
 
 Json = dict[str, Any]
 
@@ -49,19 +50,6 @@ def required(schema: Json) -> list[str]:
     """What must be at the top, by the schema itself and by the definition that it refers to."""
     definition = schema["$defs"][schema["$ref"].rpartition("/")[2]]
     return [*definition["required"], *schema.get("required", [])]
-
-
-def grown(value: Any) -> Any:
-    """The value with one more field in each of its objects."""
-    if isinstance(value, dict):
-        return {key: grown(part) for key, part in value.items()} | {"addedLater": "x"}
-    return [grown(part) for part in value] if isinstance(value, list) else value
-
-
-def keywords(node: object) -> set[str]:
-    if isinstance(node, dict):
-        return set(node).union(*map(keywords, node.values()))
-    return set().union(*map(keywords, node)) if isinstance(node, list) else set()
 
 
 def test_the_types_are_those_of_the_page():

@@ -9,6 +9,7 @@ import pytest
 
 from hookline.core.errors import Fault
 from hookline.core.schema import compile_schema
+from tests.support.schemas import grown, keywords
 
 Json = dict[str, Any]
 
@@ -63,19 +64,6 @@ def required(name: str, part: str) -> list[str]:
     found = schema["properties"][part]
     definition = schema["$defs"][found["$ref"].rpartition("/")[2]]
     return [*definition["required"], *found.get("required", [])]
-
-
-def grown(value: Any) -> Any:
-    """The value with one more field in each of its objects."""
-    if isinstance(value, dict):
-        return {key: grown(part) for key, part in value.items()} | {"added_later": "x"}
-    return [grown(part) for part in value] if isinstance(value, list) else value
-
-
-def keywords(node: object) -> set[str]:
-    if isinstance(node, dict):
-        return set(node).union(*map(keywords, node.values()))
-    return set().union(*map(keywords, node)) if isinstance(node, list) else set()
 
 
 def test_the_types_are_there_in_their_groups():

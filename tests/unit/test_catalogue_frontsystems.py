@@ -13,6 +13,7 @@ from hookline.core.schema import compile_schema
 from hookline.demo.shop import plan_day
 from hookline.demo.supply import SCENARIOS
 from hookline.profiles.catalogue import shipped
+from tests.support.schemas import grown, keywords
 
 Json = dict[str, Any]
 
@@ -65,19 +66,6 @@ def parts(schema: Json, defs: Json) -> list[Json]:
 
 def required(name: str) -> list[str]:
     return [key for part in parts(SCHEMAS[name], SCHEMAS[name]["$defs"]) for key in part.get("required", [])]
-
-
-def grown(value: Any) -> Any:
-    """The value with one more field in each of its objects."""
-    if isinstance(value, dict):
-        return {key: grown(part) for key, part in value.items()} | {"addedLater": "x"}
-    return [grown(part) for part in value] if isinstance(value, list) else value
-
-
-def keywords(node: object) -> set[str]:
-    if isinstance(node, dict):
-        return set(node).union(*map(keywords, node.values()))
-    return set().union(*map(keywords, node)) if isinstance(node, list) else set()
 
 
 def test_the_types_are_those_of_the_page_in_its_order():

@@ -12,6 +12,7 @@ from hookline.core.schema import compile_schema
 from hookline.demo.shop import plan_day
 from hookline.demo.supply import SCENARIOS
 from hookline.profiles.catalogue import shipped
+from tests.support.schemas import keywords
 
 Json = dict[str, Any]
 
@@ -71,12 +72,6 @@ def grown(value: Any) -> Any:
         by_sku = any("qty_adjust" in part for part in value.values() if isinstance(part, dict))
         return {key: grown(part) for key, part in value.items()} | ({} if by_sku else {"addedLater": "x"})
     return [grown(part) for part in value] if isinstance(value, list) else value
-
-
-def keywords(node: object) -> set[str]:
-    if isinstance(node, dict):
-        return set(node).union(*map(keywords, node.values()))
-    return set().union(*map(keywords, node)) if isinstance(node, list) else set()
 
 
 def test_the_topics_are_those_of_the_pages_and_the_test_topic():
