@@ -158,7 +158,7 @@ async def test_nothing_is_resent_unless_it_is_asked_for(tmp_path: Path) -> None:
         await published.more(5)
         report = await one.say("report")
         assert report["requests"] == 10
-        assert [each["body"] for each in report["booked"]] == published.bodies[5:]
+        assert sorted(each["body"] for each in report["booked"]) == sorted(published.bodies[5:])
 
 
 @pytest.mark.timeout(120)
