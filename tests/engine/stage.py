@@ -129,7 +129,7 @@ class WorkerProcess:
             compose=stage.composer,
             retention_days=partial(retention_days, stage.retention),
         )
-        self.worker = Worker(name, tools, LEASE, stage.retention)
+        self.worker = Worker(name, tools, stage.lease, stage.retention)
         self.task = asyncio.get_running_loop().create_task(self.worker.run(), name=name)
 
     @property
@@ -175,11 +175,13 @@ class Stage:
         limits: PublishLimits = PublishLimits(),
         shards: int = 1,
         slices: int = 1,
+        lease: float = LEASE,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.clock = VirtualClock(self.loop)
         self.capacity = capacity
         self.retention = retention
+        self.lease = lease
         self.fraction = 0.5
         """What chance gives; 0.5 is no jitter."""
         self.entropy = random.Random(1).randbytes

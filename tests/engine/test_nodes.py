@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from hookline.core.errors import StorageUnavailable
 from hookline.core.model import Subscription
+from hookline.engine.presence import Presence, gone_after
 from hookline.ports import Record
 from tests.engine.endpoints import Endpoint, Reply
 from tests.engine.stage import HOUR, LEASE, Stage
@@ -98,12 +103,60 @@ async def test_handing_over_repeats_nothing_and_loses_nothing():
         assert twice(endpoint) == []
 
 
-async def test_a_dead_nodes_slices_are_taken_over_within_the_lease_time_and_a_round():
-    async with Stage(shards=SHARDS) as stage:
-        other = await stage.start_worker()
-        await shared_out(stage, 4, 4)
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.9, 1.7, 2.4, 2.9, 3.3])
+async def test_dead_nodes_slices_are_taken_over_within_the_lease_time(moment: float):
+    """Whenever they die, and though the others do not look at the same time."""
+    async with Stage(shards=SHARDS, slices=SLICES) as stage:
+        for pause in (0.7, 1.1, 0.4):
+            await stage.pass_time(pause)
+            await stage.start_worker()
+        await shared_out(stage, 4, 4, 4, 4)
+        await stage.pass_time(moment)
         stage.workers[0].kill()
-        await stage.until(lambda: len(other.parts) == SHARDS, within=LEASE + LEASE / 2)
+        await stage.until(lambda: shares(stage) == [5, 5, 6], within=LEASE)
+        stage.workers[2].kill()
+        stage.workers[3].kill()
+        await stage.until(lambda: shares(stage) == [16], within=LEASE)
+
+
+@pytest.mark.parametrize("lease", [1.0, LEASE, 300.0])
+async def test_nodes_that_live_are_listed_all_the_time(lease: float):
+    async with Stage(shards=2, lease=lease) as stage:
+        presence = Presence("api-1", "api", stage.storage, stage.clock, lease)
+        task = stage.loop.create_task(presence.run())
+        for _ in range(200):
+            await stage.pass_time(1.7)
+            listed = await stage.storage.nodes(stage.clock.now(), gone_after(lease))
+            assert [node.id for node in listed] == ["api-1", "worker-0"]
+        task.cancel()
+        await asyncio.wait([task])
+        stage.worker.kill()
+        await stage.pass_time(max(15.0, lease) + 0.1)
+        assert await stage.storage.nodes(stage.clock.now(), gone_after(lease)) == []
+
+
+async def test_a_slice_that_could_not_be_loaded_is_taken_again_in_the_next_round(stage: Stage):
+    """The storage failed us: we do not wait until our own lease has ended. The epoch is another one, in which nothing
+    that was still on its way can be recorded."""
+    subscription, endpoint = await stage.subscribe()
+    first, second = stage.worker, await stage.start_worker()
+    failures = 2
+
+    async def fail(*_: object) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise StorageUnavailable
+
+    second.storage.before["load_shard"] = fail
+    (before,) = first.worker._leases.values()
+    first.kill()
+    await stage.publish()
+    await stage.until(lambda: not failures, within=2 * LEASE)
+    await stage.until(lambda: second.worker.owned == [0], within=LEASE / 2)
+    (after,) = second.worker._leases.values()
+    assert after.epoch == before.epoch + 3
+    await all_arrived(stage, subscription, endpoint, 1)
 
 
 async def test_the_leases_are_kept_while_a_node_drains(stage: Stage):

@@ -209,7 +209,7 @@ async def test_a_dead_workers_shard_is_taken_over_within_the_lease_time(stage: S
     await stage.pass_time(30)
     assert standby.worker.owned == []
     stage.workers[0].kill()
-    await stage.until(lambda: standby.worker.owned == [0], within=LEASE + LEASE / 3)
+    await stage.until(lambda: standby.worker.owned == [0], within=LEASE)
 
 
 async def test_a_worker_that_stops_in_good_order_hands_over_at_once_and_sends_nothing_twice(stage: Stage):

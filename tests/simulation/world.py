@@ -19,7 +19,7 @@ from hookline.engine.compose import Composer
 from hookline.engine.dispatch.delivery import Chance
 from hookline.engine.dispatch.shard import ShardTools
 from hookline.engine.dispatch.turns import Turns
-from hookline.engine.dispatch.worker import Worker, retention_days
+from hookline.engine.dispatch.worker import RENEWALS, Worker, retention_days
 from hookline.engine.publish import Publisher
 from hookline.engine.tokens import TokenCache
 from hookline.engine.types import EventTypeCatalogue
@@ -249,7 +249,8 @@ class World:
         """Renew leases seldom: nobody will die any more."""
         for process in self.workers:
             if process.worker is not None:
-                process.worker._lease_seconds = max(process.worker._lease_seconds, 3600.0)
+                process.worker._life = max(process.worker._life, 3600.0)
+                process.worker._interval = process.worker._life / RENEWALS
 
 
 class _Doorbell:

@@ -34,6 +34,8 @@ class Options:
     """Who may read ``/metrics``: whoever has an operator key, everyone, nobody."""
     retention: Retention = field(default_factory=Retention)
     """Of tenants without one of their own."""
+    gone_after: float = 15.0
+    """After how long a node that was not heard of is not listed any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from hookline.engine.dispatch.delivery import Chance
 from hookline.engine.dispatch.shard import ShardTools
 from hookline.engine.dispatch.turns import Turns
 from hookline.engine.dispatch.worker import Worker, retention_days
+from hookline.engine.presence import gone_after
 from hookline.engine.publish import Publisher, PublishLimits
 from hookline.engine.tokens import TokenCache
 from hookline.engine.types import EventTypeCatalogue
@@ -266,6 +267,7 @@ def make_services(
             batch_items=settings.max_batch_items,
             metrics=settings.metrics,
             retention=_retention(settings),
+            gone_after=gone_after(settings.lease_seconds),
         ),
     )
 

@@ -95,7 +95,9 @@ async def serve(settings: Settings, ready: Callable[[Started], None]) -> None:
             if worker is not None:
                 work["worker"] = worker.run
             else:
-                work["presence"] = Presence(node_name(), settings.role, parts.storage, parts.clock).run
+                work["presence"] = Presence(
+                    node_name(), settings.role, parts.storage, parts.clock, settings.lease_seconds
+                ).run
             work |= {name: source.run for name, source in sources.items()}
             if parts.wakes.work is not None:
                 work["wakes"] = parts.wakes.work

@@ -14,7 +14,7 @@ from hookline.cli.given import text_or_file
 from hookline.cli.output import note, show_list
 from hookline.cli.progress import Progress
 from hookline.core.vault import AesGcmVault
-from hookline.engine.presence import GONE
+from hookline.engine.presence import gone_after
 from hookline.settings import Settings, has_master_key, master_keys
 from hookline.storage.move import Compared, Moved, MoveMismatch, Wish, move
 
@@ -32,7 +32,7 @@ def run_move(settings: Settings, source: str, target: str, *, as_json: bool) -> 
         text_or_file(target).strip(),
         settings.database_shards,
         settings.database_slices,
-        max(GONE, settings.lease_seconds),
+        gone_after(settings.lease_seconds),
     )
     vault = AesGcmVault(master_keys(settings), os.urandom) if has_master_key(settings) else None
     started = time.monotonic()

@@ -196,7 +196,7 @@ class Settings:
     lease_seconds: float = _setting(
         kinds.duration("1s", "5m"),
         "10s",
-        "How long a worker owns a part of the log without renewing; a dead one's part is taken over then.",
+        "Within what time after its last sign of life a dead node's parts of the log are taken over by others.",
     )
     allow_networks: tuple[Network, ...] = _setting(
         kinds.NETWORKS,

@@ -13,7 +13,6 @@ from hookline.api.wire import Alive, NodesView, NodeView, Ready, SliceView
 from hookline.core.errors import Fault, Forbidden, HooklineError, NotFound, Unauthorized
 from hookline.core.model import Millis, Scope
 from hookline.core.times import rfc3339
-from hookline.engine.presence import GONE
 from hookline.ports import Progress
 
 TAG = "System"
@@ -49,7 +48,7 @@ async def get_nodes(call: Call[NoQuery, Nothing]) -> NodesView:
         NodeView(
             node.id, node.role, node.version, rfc3339(node.started_at), rfc3339(node.seen_at), owned[node.id]
         )
-        for node in await storage.nodes(now, GONE)
+        for node in await storage.nodes(now, call.services.options.gone_after)
     ]
     return NodesView(nodes, [_slice_view(each, now) for each in slices])
 

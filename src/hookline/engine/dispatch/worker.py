@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from hookline import __version__
 from hookline.core.errors import Fenced, Overloaded, StorageUnavailable
 from hookline.core.model import Millis, Retention, Tenant
@@ -17,8 +19,12 @@ from hookline.engine.retain import Retainer
 from hookline.observe import log
 from hookline.ports import Lease, Node
 
+LEASED = 0.9
+"""Share of the lease time for which a lease is given. In the rest the others look, and take over."""
 RENEWALS = 3
 """Renewals of a lease within its life."""
+AGAIN = 0.02
+"""Shortest pause between two looks at the leases, as a share of the lease time."""
 MISSED = 1.5
 """Rounds after which a node that was not heard of counts as gone for the sharing out."""
 HEARD_OF = 600.0
@@ -45,7 +51,11 @@ class Worker:
     ) -> None:
         self._node = Node(owner, role, __version__, tools.clock.now())
         self._tools = tools
-        self._lease_seconds = lease_seconds
+        self._life = LEASED * lease_seconds
+        """For how many seconds a lease is given."""
+        self._interval = self._life / RENEWALS
+        """Seconds between two rounds, and so between two signs of life."""
+        self._again = AGAIN * lease_seconds
         self._retention = retention
         self._shards: dict[Part, ShardRun] = {}
         self._leases: dict[Part, Lease] = {}
@@ -103,14 +113,10 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             while not self._ended.is_set():
                 async with self._turn:
-                    await self._round(tasks)
+                    pause = await self._round(tasks)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._interval):
+                    async with asyncio.timeout(pause):
                         await self._ended.wait()
-
-    @property
-    def _interval(self) -> float:
-        return self._lease_seconds / RENEWALS
 
     async def stop(self, grace: float) -> None:
         """Start nothing more, wait up to ``grace`` seconds for what is under way, and give everything back. The leases
@@ -140,26 +146,47 @@ class Worker:
 
     # --- leases
 
-    async def _round(self, tasks: asyncio.TaskGroup) -> None:
-        """Renew what we have; then take what we lack of our share, or hand over what another one lacks."""
+    async def _round(self, tasks: asyncio.TaskGroup) -> float:
+        """Renew what we have; then take what we lack of our share, or hand over what another one lacks.
+
+        Returns the seconds until the next round.
+        """
         for part in sorted(self._leases):
             if not self._ended.is_set():
                 await self._tend(part, tasks)
         if self._stopping.is_set():
-            return
+            return self._interval
         now = self._tools.clock.now()
         try:
             nodes = self._living(await self._tools.storage.beat(self._node, now, HEARD_OF))
-            leases = await self._tools.storage.leases(now)
+            leases = [await self._unless_dropped(each) for each in await self._tools.storage.leases(now)]
         except (StorageUnavailable, Overloaded) as error:
             log.warning("lease_delayed", reason=error.detail)
-            return
+            return self._interval
         shares = Shares(self._node.id, nodes, leases)
         for lease in shares.wanted(len(self._leases)):
             await self._tend((lease.shard, lease.slice), tasks)
         staying = [part for part in sorted(self._leases, key=_by_slice) if part not in self._leaving]
         for part in staying[len(staying) - shares.surplus(len(staying)) :]:
             self._leaving[part] = tasks.create_task(self._hand_over(part), name=f"hand-over-{part}")
+        return self._pause(leases, now)
+
+    async def _unless_dropped(self, lease: Lease) -> Lease:
+        """Free a lease that we hold without delivering, since the storage failed us: what we take anew has a new epoch,
+        in which nothing that was still on its way can be recorded."""
+        part = (lease.shard, lease.slice)
+        if lease.owner != self._node.id or part in self._leases or part in self._runs:
+            return lease
+        await self._tools.storage.release(lease)
+        return replace(lease, owner="")
+
+    def _pause(self, leases: Sequence[Lease], now: Millis) -> float:
+        """How long nothing can be free: until the next lease of another node ends that is not renewed before."""
+        if any(not each.owner and (each.shard, each.slice) not in self._leases for each in leases):
+            return self._again
+        ends = [each.expires_at for each in leases if each.owner != self._node.id and each.expires_at > now]
+        first = (min(ends) - now) / 1000 if ends else self._interval
+        return min(self._interval, max(self._again, first))
 
     def _living(self, nodes: Sequence[Node]) -> list[Node]:
         """Those that gave a new sign of life not long ago, by our own clock: theirs may be wrong."""
@@ -176,11 +203,9 @@ class Worker:
     async def _tend(self, part: Part, tasks: asyncio.TaskGroup) -> None:
         """Take or renew the lease of a part; start or end its delivery accordingly."""
         (shard, number), clock = part, self._tools.clock
-        until = clock.monotonic() + self._lease_seconds
+        until = clock.monotonic() + self._life
         try:
-            lease = await self._tools.storage.lease(
-                shard, self._node.id, clock.now(), self._lease_seconds, number
-            )
+            lease = await self._tools.storage.lease(shard, self._node.id, clock.now(), self._life, number)
         except (StorageUnavailable, Overloaded) as error:
             log.warning("lease_delayed", shard=shard, reason=error.detail)
             return
