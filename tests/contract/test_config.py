@@ -393,3 +393,18 @@ async def test_tenants_that_are_not_there(storage: Storage) -> None:
     with pytest.raises(NotFound):
         await storage.update_tenant(9, "x", "standard", SchemaMode.OFF, None)
     assert await storage.version() == 0
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b"])
+async def test_a_name_that_no_row_can_hold_is_not_there(storage: Storage, tenant: Tenant, name: str) -> None:
+    assert await storage.find_tenant(name) is None
+    assert await storage.get_event_type(tenant.no, name) is None
+    assert await storage.find_event(tenant.no, name) is None
+    for looked_for in (
+        storage.get_subscription(tenant.no, name),
+        storage.get_replay(name),
+        storage.cancel_replay(name, NOW),
+        storage.revoke_key(tenant.no, name, NOW),
+    ):
+        with pytest.raises(NotFound):
+            await looked_for

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,12 @@ def test_tenants_are_listed_in_pages(api: Api) -> None:
     assert set(names) <= set(seen)
     assert api.get("/v1/tenants/nobody", 404)["code"] == "not_found"
     assert api.patch("/v1/tenants/no%20body", {}, 404)["code"] == "not_found"
+
+
+@pytest.mark.parametrize("place", ["\0", "a\0", 1])
+def test_a_made_up_cursor_is_refused(api: Api, place: object) -> None:
+    cursor = urlsafe_b64encode(json.dumps(["tenants", place]).encode()).decode()
+    assert [each["field"] for each in api.get(f"/v1/tenants?cursor={cursor}", 422)["faults"]] == ["cursor"]
 
 
 def test_only_operators_manage_tenants(api: Api) -> None:

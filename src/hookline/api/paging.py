@@ -32,9 +32,16 @@ def place_after(listing: str, cursor: str, kind: type[T], start: T) -> T:
         owner, place = msgspec.json.decode(text, type=tuple[str, kind])
     except (ValueError, msgspec.MsgspecError):
         owner, place = "", start
-    if owner != listing or (isinstance(place, int) and not 0 <= place < 1 << 62):
+    if owner != listing or not _is_possible(place):
         raise InvalidInput("the cursor is not one of this list", [Fault("cursor", "is not one of this list")])
     return place
+
+
+def _is_possible(place: object) -> bool:
+    """Whether a row could stand there. Databases take no number of more than 64 bits, and PostgreSQL no NUL."""
+    if isinstance(place, int):
+        return 0 <= place < 1 << 62
+    return not isinstance(place, str) or "\0" not in place
 
 
 def cut(found: Sequence[T], limit: int) -> tuple[list[T], T | None]:

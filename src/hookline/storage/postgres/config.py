@@ -6,7 +6,7 @@ import msgspec
 
 from hookline.core.errors import Conflict, NotFound
 from hookline.core.model import ApiKey, EventType, Millis, Retention, SchemaMode, Scope, Tenant
-from hookline.storage.postgres.connection import Connection, Row
+from hookline.storage.postgres.connection import Connection, Row, look_up
 from hookline.storage.postgres.subscriptions import bump
 
 _TENANT = "no, id, name, profile, created_at, schema_mode, retention, webhooks"
@@ -103,7 +103,7 @@ async def list_tenants(db: Connection, after: str, limit: int) -> list[Tenant]:
 
 
 async def find_tenant(db: Connection, tenant_id: str) -> Tenant | None:
-    row = await db.fetchrow(_TENANT_BY_ID, tenant_id)
+    row = await look_up(db, _TENANT_BY_ID, tenant_id)
     return None if row is None else _tenant(row)
 
 
@@ -153,7 +153,7 @@ async def find_key(db: Connection, digest: bytes) -> ApiKey | None:
 
 
 async def revoke_key(db: Connection, tenant_no: int | None, key_id: str, now: Millis) -> ApiKey:
-    row = await db.fetchrow(_KEY_BY_ID, key_id, OPERATORS if tenant_no is None else tenant_no)
+    row = await look_up(db, _KEY_BY_ID, key_id, OPERATORS if tenant_no is None else tenant_no)
     if row is None:
         raise NotFound("there is no such API key")
     key = _key(row)
@@ -174,7 +174,7 @@ async def put_event_type(db: Connection, event_type: EventType) -> None:
 
 
 async def get_event_type(db: Connection, tenant_no: int, name: str) -> EventType | None:
-    row = await db.fetchrow(_TYPE_BY_NAME, tenant_no, name)
+    row = await look_up(db, _TYPE_BY_NAME, tenant_no, name)
     return None if row is None else EventType(*row)
 
 

@@ -194,6 +194,18 @@ def is_unwritable(error: BaseException | None) -> bool:
     return isinstance(error, asyncpg.CharacterNotInRepertoireError | UnicodeEncodeError | asyncpg.DataError)
 
 
+def is_storable(*values: object) -> bool:
+    """Whether rows can hold all texts among these. PostgreSQL refuses the others even in a question, so what they name
+    is not there and must not be asked for."""
+    return not any(isinstance(value, str) and _UNSTORABLE.search(value) for value in values)
+
+
+async def look_up(db: Connection, query: str, *arguments: object) -> Row | None:
+    """The first row, if there is one; none for a name that no row can hold."""
+    return await db.fetchrow(query, *arguments) if is_storable(*arguments) else None
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _FAILING_DAY = re.compile(r"\(day\) = \((-?\d+)\)")
 
 COMMITTED = "READ COMMITTED"

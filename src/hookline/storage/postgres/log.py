@@ -12,7 +12,7 @@ from hookline.core.model import Appended, Event, Millis, NewEvent, Position
 from hookline.core.sharding import shard_of
 from hookline.ports import PAGE_BYTES, Changes, LogPage
 from hookline.storage.common import day_of, event_at, page_of
-from hookline.storage.postgres.connection import Connection, Row, is_taken
+from hookline.storage.postgres.connection import Connection, Row, is_taken, look_up
 from hookline.storage.postgres.days import Days
 from hookline.storage.postgres.pool import Pool
 from hookline.storage.postgres.subscriptions import changes
@@ -334,7 +334,7 @@ WHERE i.tenant_no = $1 AND i.id = $2
 
 
 async def find(db: Connection, tenant_no: int, event_id: str, shards: int) -> Event | None:
-    row = await db.fetchrow(_FIND, tenant_no, event_id, shard_of(tenant_no, shards))
+    row = await look_up(db, _FIND, tenant_no, event_id, shard_of(tenant_no, shards))
     return None if row is None else Event(*row)
 
 

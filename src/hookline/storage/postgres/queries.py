@@ -16,7 +16,7 @@ from hookline.storage.common import (
     effective_cursor,
     final_states,
 )
-from hookline.storage.postgres.connection import Connection, Row
+from hookline.storage.postgres.connection import Connection, Row, is_storable
 from hookline.storage.postgres.days import Days
 from hookline.storage.postgres.deliveries import (
     SETTLED,
@@ -43,6 +43,8 @@ async def _window(db: Connection, shard: int, before: Position, since: Millis, u
 
 
 async def list_events(db: Connection, days: Days, query: EventQuery, shards: int) -> list[Event]:
+    if not is_storable(query.type, query.object_type, query.object_id, query.correlation_id):
+        return []
     shard = shard_of(query.tenant_no, shards)
     window = await _window(db, shard, query.before, query.since, query.until)
     await days.load(db, shard)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hookline.core.errors import Conflict, NotFound
 from hookline.core.model import DeliveryState, Millis, Replay, ReplayState
 from hookline.storage.common import cancelled, sent_again, staggered, stepped
-from hookline.storage.postgres.connection import Connection, Row
+from hookline.storage.postgres.connection import Connection, Row, look_up
 from hookline.storage.postgres.days import Days
 from hookline.storage.postgres.deliveries import Homes, event_keys, put_back, replayable
 from hookline.storage.postgres.lease import hold
@@ -57,7 +57,7 @@ async def create(db: Connection, homes: Homes, replay: Replay) -> None:
 
 
 async def get(db: Connection, replay_id: str) -> Replay:
-    return _found(await db.fetchrow(_BY_ID, replay_id))
+    return _found(await look_up(db, _BY_ID, replay_id))
 
 
 def _found(row: Row | None) -> Replay:
@@ -99,7 +99,7 @@ async def step(
 
 
 async def cancel(db: Connection, homes: Homes, replay_id: str, now: Millis) -> Replay:
-    replay = _found(await db.fetchrow(_LOCKED, replay_id))
+    replay = _found(await look_up(db, _LOCKED, replay_id))
     stopped = cancelled(replay, now)
     if stopped is replay:
         return replay

@@ -22,7 +22,7 @@ from hookline.core.model import (
 from hookline.core.sharding import shard_of, slice_of
 from hookline.ports import Changes
 from hookline.storage.common import shown
-from hookline.storage.postgres.connection import Connection, Row
+from hookline.storage.postgres.connection import Connection, Row, look_up
 
 _SUBSCRIPTION = (
     "no, id, tenant_no, shard, version, matches_from, definition, sealed, created_at, updated_at, state, "
@@ -147,7 +147,7 @@ async def by_no(db: Connection, subscription_no: int) -> Subscription:
 
 
 async def by_id(db: Connection, tenant_no: int, subscription_id: str) -> Subscription:
-    return _kept(_found(await db.fetchrow(_BY_ID, tenant_no, subscription_id)))
+    return _kept(_found(await look_up(db, _BY_ID, tenant_no, subscription_id)))
 
 
 def _found(row: Row | None) -> Subscription:
