@@ -287,6 +287,18 @@ def test_masks_that_come_back_keep_what_they_stand_for(api: Api, shop: Api) -> N
         assert {name: now[name] for name in WEBHOOK} == {**WEBHOOK, "description": method}
 
 
+def test_a_new_key_is_shown_to_who_made_it_and_the_headers_stay_masked(api: Api, shop: Api) -> None:
+    made = shop.post(f"{V1}/webhooks", WEBHOOK, 201)
+    editor = key_with(api, shop, "subscriptions:create", "subscriptions:update")
+    path, masked = f"{V1}/webhooks/{made['id']}", dict.fromkeys(WEBHOOK["headers"], MASK)
+    for shown in (
+        editor.post(f"{path}/rotate-key", {"signature_key": "new"}),
+        editor.patch(path, {"signature_key": "newer"}),
+        editor.post(f"{V1}/webhooks", WEBHOOK, 201),
+    ):
+        assert (shown["signature_key"] != MASK, shown["headers"]) == (True, masked)
+
+
 def test_rotating_takes_a_new_key_at_once(shop: Api) -> None:
     made = create(shop)
     path = f"{V1}/webhooks/{made['id']}"

@@ -293,11 +293,11 @@ def _shown(ask: Ask, found: Subscription, *, reveal: bool = False) -> Answer:
 
 
 def _view(ask: Ask, found: Subscription, *, reveal: bool = False) -> WebhookView:
-    """The key and the headers in full for whoever may edit, as the Admin shows them; ``reveal`` is for the answer that
-    made the key."""
+    """The key and the headers in full for whoever may edit all, as the Admin shows them; ``reveal`` shows the key in
+    the answer to the request that made it."""
     definition = found.definition
     secrets = ask.services.subscriptions.secrets(found)
-    full = reveal or Scope.MANAGE in ask.caller.may
+    full = Scope.MANAGE in ask.caller.may
     key = secrets.keys[0].secret if secrets.keys else None
     status = _status(found)
     return WebhookView(
@@ -311,7 +311,7 @@ def _view(ask: Ask, found: Subscription, *, reveal: bool = False) -> WebhookView
         method=definition.method,
         enabled=status in ("active", "switched_off"),
         status=status,
-        signature_key=key if full or key is None else MASK,
+        signature_key=key if full or reveal or key is None else MASK,
         created_at=unix(found.created_at),
         updated_at=unix(found.updated_at),
     )
