@@ -299,6 +299,42 @@ def test_a_new_key_is_shown_to_who_made_it_and_the_headers_stay_masked(api: Api,
         assert (shown["signature_key"] != MASK, shown["headers"]) == (True, masked)
 
 
+def test_what_was_read_can_be_sent_back(shop: Api) -> None:
+    made = shop.post(f"{V1}/webhooks", WEBHOOK, 201)
+    path = f"{V1}/webhooks/{made['id']}"
+    shop.patch(f"/v1/subscriptions/{made['id']}", {"method": "PUT"})
+    for method in ("PATCH", "PUT"):
+        before = shop.get(f"/v1/subscriptions/{made['id']}")
+        read = shop.get(path)
+        answer = shop.call(method, path, {**read, "created_at": 1, "updated_at": 1})
+        assert (answer.status, answer.json) == (200, read)
+        assert shop.get(f"/v1/subscriptions/{made['id']}") == before
+    answer = shop.call("PUT", path, {**shop.get(path), "enabled": False})
+    assert (answer.status, answer.json["status"], answer.json["method"]) == (200, "paused", "PUT")
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_what_the_server_sets_cannot_be_changed(shop: Api, method: str) -> None:
+    made = create(shop)
+    answer = shop.call(method, f"{V1}/webhooks/{made['id']}", {**made, "id": "sub_1", "status": "paused"})
+    assert (answer.status, fields_of(answer)) == (422, ["id", "status"])
+    assert fields_of(shop.call("POST", f"{V1}/webhooks", made)) == [
+        "id",
+        "status",
+        "created_at",
+        "updated_at",
+    ]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_a_mask_stands_for_nothing_but_secrets(shop: Api, method: str) -> None:
+    made = create(shop)
+    path, whole = f"{V1}/webhooks/{made['id']}", {"url": URL, "events": ["order.created"]}
+    answer = shop.call(method, path, {**whole, "description": MASK})
+    assert (answer.status, answer.json["description"]) == (200, MASK)
+    assert fields_of(shop.call(method, path, {**whole, "url": MASK, "headers": MASK})) == ["headers", "url"]
+
+
 def test_rotating_takes_a_new_key_at_once(shop: Api) -> None:
     made = create(shop)
     path = f"{V1}/webhooks/{made['id']}"

@@ -38,6 +38,7 @@ _RENAMED = {"description": "name", "url": "url", "query_parameters": "query", "e
             "method": "method", "enabled": "enabled"}  # fmt: skip
 """Fields that a subscription has under the same or another name."""
 FIELDS = (*_RENAMED, "headers", "include_object_record", "signature_key")
+READ_ONLY = ("id", "status", "created_at", "updated_at")
 METHODS = ("POST", "GET")
 
 _OURS = {
@@ -139,15 +140,13 @@ async def get_webhook(ask: Ask) -> Answer:
 @_if_switched_on
 async def change_webhook(ask: Ask) -> Answer:
     """PATCH: a JSON merge patch (RFC 7396)."""
-    given = _object(ask)
-    return await _update(ask, given, lambda found, secrets: _patch(given, found, secrets))
+    return await _update(ask, _object(ask), _patch)
 
 
 @_if_switched_on
 async def replace_webhook(ask: Ask) -> Answer:
     """PUT: what is not named gets its default, except the signature key, which stays."""
-    given = _object(ask)
-    return await _update(ask, given, lambda found, secrets: _replacement(given, found, secrets))
+    return await _update(ask, _object(ask), _replacement)
 
 
 @_if_switched_on
@@ -170,17 +169,20 @@ async def rotate_key(ask: Ask) -> Answer:
 
 
 async def _update(
-    ask: Ask, given: Mapping[str, Any], patch: Callable[[Subscription, Secrets], dict[str, Any]]
+    ask: Ask,
+    given: Mapping[str, Any],
+    patch: Callable[[Mapping[str, Any], Subscription, Secrets], dict[str, Any]],
 ) -> Answer:
     """The patch is made for one version, and made again if somebody else was faster."""
     subscriptions = ask.services.subscriptions
     for _ in range(_TRIES):
         found = await webhook(ask)
         before = subscriptions.secrets(found)
+        asked = _without_read_only(given, found)
         try:
-            with _in_our_words(given):
+            with _in_our_words(asked):
                 changed = await subscriptions.update(
-                    ask.tenant, found.id, patch(found, before), found.version
+                    ask.tenant, found.id, patch(asked, found, before), found.version
                 )
         except Conflict:
             continue
@@ -199,6 +201,16 @@ def _object(ask: Ask) -> dict[str, Any]:
     return cast("dict[str, Any]", body)
 
 
+def _without_read_only(given: Mapping[str, Any], found: Subscription) -> dict[str, Any]:
+    """Clients may send back what they read, with older times too. What says something else stays, to be refused."""
+    known = {"id": found.id, "status": _status(found)}
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in READ_ONLY or known.get(name, value) != value
+    }
+
+
 def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """The members under the engine's names, as they were given: the engine names all that is wrong with them. What
     this API does not have is passed on as something that is refused there too."""
@@ -215,10 +227,14 @@ def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _patch(given: Mapping[str, Any], found: Subscription, secrets: Secrets) -> dict[str, Any]:
-    """``given`` as a patch of the subscription. No events at all are not the default of a subscription ("all")."""
-    fields = _fields({name: value for name, value in given.items() if value != MASK})
+    """``given`` as a patch of the subscription. No events at all are not the default of a subscription ("all"). A
+    method that only the native API can set may stay."""
+    masked = given.get("signature_key") == MASK
+    fields = _fields({name: value for name, value in given.items() if name != "signature_key" or not masked})
     if "events" in given and given["events"] is None:
         fields["events"] = []
+    if given.get("method") == found.definition.method:
+        fields["method"] = found.definition.method
     headers: object = given.get("headers", MASK)
     if headers is None:
         fields |= _headers({}, found, secrets)
@@ -273,6 +289,8 @@ def _in_our_words(given: Mapping[str, Any]) -> Generator[None]:
 def _told(fault: Fault, strangers: list[str]) -> Fault:
     if fault.field.startswith(_UNKNOWN):
         name = strangers[int(fault.field.removeprefix(_UNKNOWN))]
+        if name in READ_ONLY:
+            return Fault(name, "is set by the server and cannot be changed; leave it out")
         return Fault(name[:80], unknown(name[:80], FIELDS))
     field = _our_name(fault.field)
     return Fault(field, _SAID_OURSELVES.get(field, fault.message))
