@@ -335,6 +335,20 @@ def test_a_mask_stands_for_nothing_but_secrets(shop: Api, method: str) -> None:
     assert fields_of(shop.call(method, path, {**whole, "url": MASK, "headers": MASK})) == ["headers", "url"]
 
 
+def test_switching_off_counts_as_a_change(shop: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = create(shop)
+    clock, later = shop.services.clock, shop.services.clock.now() + 5000
+    monkeypatch.setattr(type(clock), "now", lambda _: later)
+    changed = shop.patch(f"{V1}/webhooks/{made['id']}", {"enabled": False})
+    assert changed["updated_at"] == later // 1000 > made["updated_at"]
+
+
+def test_a_mail_address_is_no_url(shop: Api) -> None:
+    whole = {"url": "mailto:shop@example.com", "events": ["order.created"]}
+    faults = error_of(shop.call("POST", f"{V1}/webhooks", whole))["fields"]
+    assert faults == [{"field": "url", "message": "must be an https:// URL"}]
+
+
 def test_rotating_takes_a_new_key_at_once(shop: Api) -> None:
     made = create(shop)
     path = f"{V1}/webhooks/{made['id']}"

@@ -292,6 +292,8 @@ def _told(fault: Fault, strangers: list[str]) -> Fault:
         if name in READ_ONLY:
             return Fault(name, "is set by the server and cannot be changed; leave it out")
         return Fault(name[:80], unknown(name[:80], FIELDS))
+    if fault.field == "profile":
+        return Fault("url", "must be an https:// URL")
     field = _our_name(fault.field)
     return Fault(field, _SAID_OURSELVES.get(field, fault.message))
 
@@ -331,7 +333,7 @@ def _view(ask: Ask, found: Subscription, *, reveal: bool = False) -> WebhookView
         status=status,
         signature_key=key if full or reveal or key is None else MASK,
         created_at=unix(found.created_at),
-        updated_at=unix(found.updated_at),
+        updated_at=unix(max(found.updated_at, found.state_at)),
     )
 
 
