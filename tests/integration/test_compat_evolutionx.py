@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -861,6 +862,12 @@ def test_the_payload_log_has_request_and_response_json(log: Log) -> None:
         (b"[" * 60_000, "[" * 60_000, "utf-8"),
         (b"NaN", "NaN", "utf-8"),
         (b"1} , {", "1} , {", "utf-8"),
+        ("<p>Störung 雨".encode()[:-1], "<p>Störung ", "utf-8"),
+        (
+            "<p>Störung 雨".encode()[:-1] + b"<",
+            b64encode("<p>Störung 雨".encode()[:-1] + b"<").decode(),
+            "base64",
+        ),
     ],
 )
 def test_an_answer_that_is_no_json_is_shown_as_text(log: Log, body: bytes, text: str, encoding: str) -> None:

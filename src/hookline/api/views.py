@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
+from typing import Literal
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -344,10 +346,15 @@ def body_view(lines: Sequence[str], body: bytes | None, *, truncated: bool = Fal
     ]
     if body is None:
         return BodyView(headers, None, "utf-8", truncated)
+    return BodyView(headers, *readable(body, truncated=truncated), truncated)
+
+
+def readable(body: bytes, *, truncated: bool) -> tuple[str, Literal["utf-8", "base64"]]:
+    """A body as text, or in base64 if it is no UTF-8. Where it was cut, a letter of which only a part is left goes."""
     try:
-        return BodyView(headers, body.decode(), "utf-8", truncated)
+        return getincrementaldecoder("utf-8")().decode(body, not truncated), "utf-8"
     except UnicodeDecodeError:
-        return BodyView(headers, b64encode(body).decode(), "base64", truncated)
+        return b64encode(body).decode(), "base64"
 
 
 def _lines(block: bytes) -> list[str]:

@@ -6,7 +6,6 @@ lists are. A list of requests goes by event, newest first, then by attempt, newe
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,6 +26,7 @@ from hookline.api.compat.evolutionx.forms import (
     webhook,
 )
 from hookline.api.paging import Cursor, Limit, cut, place_after
+from hookline.api.views import readable
 from hookline.core.errors import Fault, NotFound
 from hookline.core.ids import attempt_id
 from hookline.core.model import Attempt, Event, Millis, Subscription
@@ -287,7 +287,8 @@ async def get_payload(ask: Ask) -> Answer:
 def _payload(request_id: str, attempt: Attempt, body: bytes) -> PayloadEntry:
     answer = attempt.response_body
     is_json = _is_json(answer)
-    text, encoding = (None, None) if is_json or not answer else _text(answer)
+    is_text = bool(answer) and not is_json
+    text, encoding = readable(answer, truncated=attempt.response_truncated) if is_text else (None, None)
     return PayloadEntry(
         request_id=request_id,
         request_json=_submitted(attempt.url) if attempt.method == "GET" else Raw(body),
@@ -310,13 +311,6 @@ def _is_json(answer: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
-
-
-def _text(answer: bytes) -> tuple[str, str]:
-    try:
-        return answer.decode(), "utf-8"
-    except UnicodeDecodeError:
-        return b64encode(answer).decode(), "base64"
 
 
 OPERATIONS = (
