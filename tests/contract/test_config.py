@@ -286,6 +286,9 @@ async def test_subscriptions_that_are_not_there(world: World, tenant: Tenant, te
         await world.storage.get_subscription(tenant_no, "nothing")
     with pytest.raises(NotFound):
         await world.storage.subscription_by_no(99)
+    with pytest.raises(NotFound):
+        await world.storage.subscription_by_no(1 << 60)
+    assert await world.storage.list_subscriptions(tenant_no, 1 << 60, 10) == []
     assert await world.storage.definition_versions(99) == []
 
 

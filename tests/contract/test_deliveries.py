@@ -88,6 +88,7 @@ async def test_attempts_come_back_as_they_were(world: World, subscription: Subsc
     assert await world.storage.list_attempts(sub, 2) == attempts[:2]
     assert await world.storage.get_attempt(sub, 2, 2) == attempts[1]
     assert await world.storage.get_attempt(sub, 2, 3) is None
+    assert await world.storage.get_attempt(sub, 2, 1 << 60) is None
     assert await world.storage.list_attempts(sub, 9) == []
 
 

@@ -200,7 +200,7 @@ FROM hookline.attempts AS a LEFT JOIN hookline.response_bodies AS b ON a.has_bod
 WHERE a.tenant_no = $1 AND a.position = $2 AND a.subscription_no = $3 AND a.day >= $4
 """
 _ATTEMPTS_OF = _ATTEMPTS + "ORDER BY a.number, a.day DESC"
-_ONE_ATTEMPT = _ATTEMPTS + "AND a.number = $5 ORDER BY a.number, a.day DESC"
+_ONE_ATTEMPT = _ATTEMPTS + "AND a.number = $5::bigint ORDER BY a.number, a.day DESC"
 
 
 async def _attempts(

@@ -28,12 +28,13 @@ _SUBSCRIPTION = (
     "no, id, tenant_no, shard, version, matches_from, definition, sealed, created_at, updated_at, state, "
     "state_reason, state_at, skip_to, start_after"
 )
-_BY_NO = f"SELECT {_SUBSCRIPTION} FROM hookline.subscriptions WHERE no = $1"
+# Numbers come out of ids and cursors, which anybody can make up, also such that a column could not hold.
+_BY_NO = f"SELECT {_SUBSCRIPTION} FROM hookline.subscriptions WHERE no = $1::bigint"
 _LOCKED = f"{_BY_NO} FOR UPDATE"
 _BY_ID = f"SELECT {_SUBSCRIPTION} FROM hookline.subscriptions WHERE tenant_no = $1 AND id = $2"
 _OF_TENANT = f"""
 SELECT {_SUBSCRIPTION} FROM hookline.subscriptions
-WHERE tenant_no = $1 AND no > $2 AND state <> 'deleted' ORDER BY no LIMIT $3
+WHERE tenant_no = $1 AND no > $2::bigint AND state <> 'deleted' ORDER BY no LIMIT $3
 """
 _CHANGED = (
     f"SELECT {_SUBSCRIPTION} FROM hookline.subscriptions WHERE shard = $1 AND changed_at > $2 ORDER BY no"
