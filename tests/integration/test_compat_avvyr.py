@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -38,8 +39,12 @@ class Flaky(MemoryStorage):
     def __init__(self) -> None:
         super().__init__()
         self.fails: dict[str, int] = {}
+        self.meanwhile: dict[str, Callable[[], object]] = {}
 
-    def _step(self, name: str) -> None:
+    async def _step(self, name: str) -> None:
+        """``meanwhile`` is what others do, once, while the call is under way."""
+        if others := self.meanwhile.pop(name, None):
+            await asyncio.to_thread(others)
         left = self.fails.get(name)
         if left is not None:
             self.fails[name] = left - 1
@@ -47,15 +52,15 @@ class Flaky(MemoryStorage):
                 raise StorageUnavailable
 
     async def create_subscription(self, *args: Any, **named: Any) -> Subscription:
-        self._step("create")
+        await self._step("create")
         return await super().create_subscription(*args, **named)
 
     async def update_subscription(self, *args: Any, **named: Any) -> Subscription:
-        self._step("update")
+        await self._step("update")
         return await super().update_subscription(*args, **named)
 
     async def set_subscription_state(self, *args: Any, **named: Any) -> Subscription:
-        self._step("state")
+        await self._step("state")
         return await super().set_subscription_state(*args, **named)
 
 
@@ -694,6 +699,20 @@ def test_a_deletion_that_breaks_off_leaves_no_mails_behind(account: Account, sto
     assert account.companions() == []
     assert account.call("DELETE", f"/{made['id']}").status == 204
     assert account.all() == []
+
+
+def test_a_deletion_at_the_time_of_a_change_leaves_no_mails_behind(account: Account, storage: Flaky):
+    path = f"/{account.make()['id']}"
+    storage.meanwhile = {"create": lambda: account.good("DELETE", path)}
+    assert account.call("PATCH", path, {"errorEmail": "ops@example.com"}).status == 404
+    assert (account.all(), storage.meanwhile) == ([], {})
+
+
+def test_a_change_at_the_time_of_a_deletion_leaves_no_mails_behind(account: Account, storage: Flaky):
+    path = f"/{account.make()['id']}"
+    storage.meanwhile = {"state": lambda: account.good("PATCH", path, {"errorEmail": "ops@example.com"})}
+    assert account.call("DELETE", path).status == 204
+    assert (account.all(), storage.meanwhile) == ([], {})
 
 
 def test_companions_made_at_the_same_time_end_as_one(account: Account):

@@ -42,11 +42,17 @@ class ErrorMail:
         self._parent_id = parent_id
 
     async def follow(self, address: str) -> None:
-        """Have exactly one companion, running, for ``address``; none if that is empty."""
+        """Have exactly one companion, running, for ``address``; none if that is empty. Raises ``NotFound``, and leaves
+        none, if the parent was deleted meanwhile."""
         companions = await self._companions()
         if address:
             await self._keep(companions.pop(0) if companions else None, address)
         await self._delete(companions)
+        try:
+            await self._services.storage.get_subscription(self._tenant.no, self._parent_id)
+        except NotFound:
+            await self.remove()
+            raise
 
     async def _keep(self, present: Subscription | None, address: str) -> None:
         subscriptions, spec = self._services.subscriptions, _spec(self._parent_id, address)

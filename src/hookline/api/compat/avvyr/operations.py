@@ -177,9 +177,12 @@ async def _switched(ask: Ask, changed: Subscription, current: Settings, wanted: 
 
 
 async def _delete(ask: Ask) -> Answer:
+    """The companion goes first, so that none is left if this breaks off, and last, if a change brought it back."""
     found = await _found(ask)
-    await ErrorMail(ask.services, ask.tenant, found.id).remove()
+    mails = ErrorMail(ask.services, ask.tenant, found.id)
+    await mails.remove()
     await ask.services.subscriptions.delete(ask.tenant, found.id)
+    await mails.remove()
     return Answer(status=204)
 
 
