@@ -141,7 +141,10 @@ async def test_usage_is_counted_by_tenant_and_day(
     other = await world.tenant("other")
     storage = world.storage
     await storage.append([new_event(other.no, "a", data=b"12345"), new_event(other.no, "a")], NOW)
-    await world.record(attempts=[attempt(subscription.no, 1, request_bytes=7)], now=NOW + 86_400_000)
+    own = new_event(other.no, "b", "hookline.delivery.failed", data=b"123")
+    await world.record(
+        operational=[own], attempts=[attempt(subscription.no, 1, request_bytes=7)], now=NOW + 86_400_000
+    )
     await world.record(attempts=[attempt(subscription.no, 2, request_bytes=5)], now=NOW + 86_400_000)
     mine = await storage.usage(tenant.no, "2025-06-15", "2025-06-16")
     assert [

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from hookline.core.model import (
+    OPERATIONAL_PREFIX,
     Attempt,
     Definition,
     DeliveryState,
@@ -183,6 +184,17 @@ def _searched(definition: Definition) -> Iterable[str]:
     for name, value in definition.metadata.items():
         yield name
         yield value
+
+
+def published(events: Iterable[NewEvent]) -> dict[int, tuple[int, int]]:
+    """How many events each tenant published, and their bytes, for its usage. Those that Hookline publishes for it are
+    not counted: nobody is charged for being told of a failure."""
+    used: dict[int, tuple[int, int]] = {}
+    for event in events:
+        if not event.type.startswith(OPERATIONAL_PREFIX):
+            count, size = used.get(event.tenant_no, (0, 0))
+            used[event.tenant_no] = (count + 1, size + len(event.data))
+    return used
 
 
 def attempt_bytes(attempts: Iterable[Attempt]) -> int:

@@ -29,7 +29,7 @@ from hookline.core.model import (
 )
 from hookline.core.sharding import shard_of, slice_of
 from hookline.ports import Changes, Node
-from hookline.storage.common import day_of, event_at, final_states
+from hookline.storage.common import day_of, event_at, final_states, published
 
 Place = tuple[int, Position]
 """A delivery: subscription and position."""
@@ -154,7 +154,8 @@ class MemoryState:
         shard.positions.append(stored.position)
         shard.events[stored.position] = stored
         self._event_ids[event.tenant_no, event.id] = stored
-        self._usage[event.tenant_no, day_of(now)].update(events=1, event_bytes=len(event.data))
+        for no, (count, size) in published([event]).items():
+            self._usage[no, day_of(now)].update(events=count, event_bytes=size)
         return Appended(stored.position)
 
     # --- deliveries ----------------------------------------------------------------------------------

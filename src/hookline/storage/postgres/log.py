@@ -11,7 +11,7 @@ from hookline.core.errors import StorageUnavailable
 from hookline.core.model import Appended, Event, Millis, NewEvent, Position
 from hookline.core.sharding import shard_of
 from hookline.ports import PAGE_BYTES, Changes, LogPage
-from hookline.storage.common import day_of, event_at, page_of
+from hookline.storage.common import day_of, event_at, page_of, published
 from hookline.storage.postgres.connection import Connection, Row, is_taken, look_up
 from hookline.storage.postgres.days import Days
 from hookline.storage.postgres.pool import Pool
@@ -109,11 +109,7 @@ def _columns(events: Sequence[NewEvent]) -> list[list[Any] | None]:
 
 def _usage(events: Sequence[NewEvent]) -> list[list[int]]:
     """Tenants, and events and bytes of each; in one order for all, so that appends do not wait crosswise."""
-    used: dict[int, list[int]] = {}
-    for event in events:
-        counts = used.setdefault(event.tenant_no, [0, 0])
-        counts[0] += 1
-        counts[1] += len(event.data)
+    used = published(events)
     tenants = sorted(used)
     return [tenants, [used[no][0] for no in tenants], [used[no][1] for no in tenants]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection
 
@@ -11,7 +10,7 @@ from msgspec.structs import astuple
 
 from hookline.core.model import Appended, Event, Millis, NewEvent, Position
 from hookline.ports import Changes, LogPage
-from hookline.storage.common import day_of, event_at, page_of
+from hookline.storage.common import day_of, event_at, page_of, published
 from hookline.storage.sqlite.connection import ManyRows, Row, snapshot
 from hookline.storage.sqlite.subscriptions import changes
 
@@ -97,17 +96,13 @@ def _sort_out(
 def _note(db: Connection, events: Sequence[NewEvent], head: Position, received: Millis, day: str) -> None:
     """What is kept about events beside themselves."""
     db.execute(_MOVE_HEAD, (head + len(events), received))
-    counts = Counter[int]()
-    sizes = Counter[int]()
     blocks = set[tuple[int, str, int]]()
     for position, event in enumerate(events, head + 1):
-        counts[event.tenant_no] += 1
-        sizes[event.tenant_no] += len(event.data)
         blocks.add((event.tenant_no, "t:" + event.type, position >> BLOCK_BITS))
         if event.object_type is not None:
             blocks.add((event.tenant_no, "o:" + event.object_type, position >> BLOCK_BITS))
     db.executemany(_BLOCKS, blocks)
-    db.executemany(_USAGE, [(no, day, count, sizes[no]) for no, count in counts.items()])
+    db.executemany(_USAGE, [(no, day, *used) for no, used in published(events).items()])
 
 
 def decode(rows: Iterable[Row]) -> list[Event]:
