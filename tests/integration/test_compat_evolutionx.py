@@ -182,6 +182,14 @@ def test_changes_at_the_same_time_do_not_undo_each_other(shop: Api) -> None:
     assert sorted(shop.get(f"{V1}/webhooks/{made}")["headers"]) == ["X-0", "X-1", "X-2"]
 
 
+def test_the_names_of_headers_have_no_case(shop: Api) -> None:
+    path = f"{V1}/webhooks/{shop.post(f'{V1}/webhooks', WEBHOOK, 201)['id']}"
+    changed = shop.patch(path, {"headers": {"AUTHORIZATION": MASK, "x-firewall": None}})
+    assert changed["headers"] == {"AUTHORIZATION": "Bearer erp-token"}
+    changed = shop.patch(path, {"headers": {"authorization": "Bearer new"}})
+    assert changed["headers"] == {"authorization": "Bearer new"}
+
+
 def test_headers_can_be_taken_away_altogether(shop: Api) -> None:
     made = shop.post(f"{V1}/webhooks", WEBHOOK, 201)
     changed = shop.patch(f"{V1}/webhooks/{made['id']}", {"headers": None, "query_parameters": None})

@@ -239,8 +239,11 @@ def _patch(given: Mapping[str, Any], found: Subscription, secrets: Secrets) -> d
     if headers is None:
         fields |= _headers({}, found, secrets)
     elif isinstance(headers, dict):
+        changed = cast("dict[str, Any]", headers)
+        names = {name.lower() for name in changed}
         present = found.definition.headers | secrets.headers
-        fields |= _headers(present | cast("dict[str, Any]", headers), found, secrets)
+        kept = {name: value for name, value in present.items() if name.lower() not in names}
+        fields |= _headers(kept | changed, found, secrets)
     return fields
 
 
@@ -259,10 +262,10 @@ def _replacement(given: Mapping[str, Any], found: Subscription, secrets: Secrets
 
 def _headers(wanted: Mapping[str, Any], found: Subscription, secrets: Secrets) -> dict[str, Any]:
     """The patch after which the headers are the wanted ones, all of them secret. A mask that comes back keeps the value
-    behind it."""
-    present = found.definition.headers | secrets.headers
+    behind it, whatever the case of the name."""
+    present = {name.lower(): value for name, value in (found.definition.headers | secrets.headers).items()}
     kept = {
-        name: present.get(name, value) if value == MASK else value
+        name: present.get(name.lower(), value) if value == MASK else value
         for name, value in wanted.items()
         if value is not None
     }
