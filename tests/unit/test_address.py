@@ -135,7 +135,7 @@ REFUSED_URLS = {
     "https:///path": "no host",
     "https://:443/": "no host",
     "https://user@example.com/": "user name",
-    "https://user:secret@example.com/": "user name",
+    "https://user:secret@example.com/": "put credentials into auth or a header",
     "https://example.com@127.0.0.1/": "user name",
     "https://example.com#@127.0.0.1/": "fragment",
     "https://example.com/#part": "fragment",

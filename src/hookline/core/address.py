@@ -230,7 +230,7 @@ def _check_characters(url: str) -> None:
 
 def _split(authority: str) -> tuple[str, str | None]:
     if "@" in authority:
-        _refuse("has a user name or password before its host; put credentials into auth")
+        _refuse("has a user name or password before its host; put credentials into auth or a header")
     parts = _HOST_PORT.fullmatch(authority)
     if not parts:
         _refuse("has a host that cannot be read; write a name, an IPv4 address, or [an IPv6 address]")
