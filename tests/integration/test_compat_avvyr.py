@@ -715,6 +715,15 @@ def test_a_change_at_the_time_of_a_deletion_leaves_no_mails_behind(account: Acco
     assert (account.all(), storage.meanwhile) == ([], {})
 
 
+def test_an_address_that_went_wrong_is_named_before_anything_changes(account: Account):
+    made = account.make()
+    account.native.patch(f"/v1/subscriptions/{made['id']}", {"metadata": {"avvyr.error_email": "no one"}})
+    before = account.good("GET", f"/{made['id']}")
+    assert list(account.faults("PATCH", f"/{made['id']}", {"comment": "x"})) == ["errorEmail"]
+    assert account.good("GET", f"/{made['id']}") == before
+    assert account.change(made, comment="x", errorEmail=None)["errorEmail"] is None
+
+
 def test_companions_made_at_the_same_time_end_as_one(account: Account):
     made = account.make(errorEmail="ops@example.com")
     (first,) = account.companions()

@@ -13,7 +13,7 @@ from typing import Any, Final, final
 from hookline.api.services import Services
 from hookline.core.definition import MAIL_PROFILE
 from hookline.core.errors import Fault, InvalidInput, NotFound
-from hookline.core.mail import MAILTO
+from hookline.core.mail import MAILTO, address_fault
 from hookline.core.model import Subscription, SubscriptionState, Tenant
 from hookline.engine.dispatch.outcomes import DELIVERY_FAILED
 
@@ -25,11 +25,19 @@ _ONLY_ASKED: Final = Fault("", "is not to be made")
 
 async def address_faults(services: Services, tenant: Tenant, address: str) -> list[Fault]:
     """Why no mail can be sent there: the address, or an installation without a mail server."""
+    if not address:
+        return []
     try:
         await services.subscriptions.create(tenant, _spec("", address), [_ONLY_ASKED])
     except InvalidInput as error:
         return [Fault("errorEmail", fault.message) for fault in error.faults[1:2]]
     return []  # pragma: no cover - what has a known fault is never made
+
+
+def spelling_faults(address: str) -> list[Fault]:
+    """Why this is no address. One that is stored may be wrong too: the native API changes metadata unread."""
+    message = address_fault(address) if address else ""
+    return [Fault("errorEmail", message)] if message else []
 
 
 @final

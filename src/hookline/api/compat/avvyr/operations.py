@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, cast
 
-from hookline.api.compat.avvyr.error_mail import ErrorMail, address_faults
+from hookline.api.compat.avvyr.error_mail import ErrorMail, address_faults, spelling_faults
 from hookline.api.compat.avvyr.settings import (
     PROFILE,
     faults_of,
@@ -255,8 +255,10 @@ async def _more_faults(
         if await types.get(ask.tenant, name) is None:
             names = [one.name for one in await types.list(ask.tenant, "", _PAGE)]
             found.append(Fault("eventType", unknown(name[:200], names)))
-    if wanted.error_email and (current is None or wanted.error_email != current.error_email):
+    if current is None or wanted.error_email != current.error_email:
         found += await address_faults(ask.services, ask.tenant, wanted.error_email)
+    else:
+        found += spelling_faults(wanted.error_email)
     silent = {member(fault) for fault in known}
     return [fault for fault in found if member(fault) not in silent]
 
