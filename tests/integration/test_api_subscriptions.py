@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import trustme
 from standardwebhooks import Webhook
 
 from hookline.core.model import DeliveryState, SubscriptionState, Unsettled
@@ -17,6 +18,7 @@ from hookline.ports import Record
 from hookline.storage.memory import MemoryStorage
 from tests.integration.apiserver import Api, api_server
 from tests.integration.receivers import Behaviour, Receiver, answer_ok, receiver, status
+from tests.unit.test_client_certificate import client_certificate
 
 URL = "http://127.0.0.1:49151/hooks"
 
@@ -280,7 +282,8 @@ def test_what_was_read_can_be_sent_back(tenant: Api) -> None:
     read = tenant.get(path)
     fields = (
         "url", "events", "name", "method", "headers", "secret_headers", "query", "auth", "profile", "retry",
-        "timeout", "rate_limit", "max_in_flight", "order", "filter", "breaker", "disable_after", "metadata",
+        "client_certificate", "timeout", "rate_limit", "max_in_flight", "order", "filter", "breaker",
+        "disable_after", "metadata",
     )  # fmt: skip
     same = tenant.patch(path, {name: read[name] for name in fields})
     assert same["version"] == 1
@@ -288,6 +291,36 @@ def test_what_was_read_can_be_sent_back(tenant: Api) -> None:
     secrets = tenant.services.subscriptions.secrets(found)
     assert secrets.auth.secret == "token-1"
     assert secrets.headers == {"X-T": "v"}
+
+
+def test_a_client_certificate_keeps_its_key_to_itself(tenant: Api) -> None:
+    leaf, other = (client_certificate(trustme.CA().issue_cert("shop")) for _ in range(2))
+    pair = {"certificate": leaf.certificate, "key": leaf.key}
+    secure = URL.replace("http:", "https:")
+    made = make(tenant, url=secure, client_certificate=pair)
+    path = f"/v1/subscriptions/{made['id']}"
+    assert made["client_certificate"] == {"certificate": leaf.certificate, "key": MASK}
+    read = tenant.call("GET", path)
+    assert b"PRIVATE KEY" not in read.body
+    same = tenant.patch(path, {"client_certificate": read.json["client_certificate"]})
+    assert same["version"] == made["version"]
+    found = tenant.run(tenant.services.storage.get_subscription(_no(tenant), made["id"]))
+    assert tenant.services.subscriptions.secrets(found).client_certificate == leaf
+    assert b"PRIVATE KEY" not in found.sealed
+    for patch, place in (
+        ({"url": URL}, "client_certificate"),
+        ({"client_certificate": {"certificate": other.certificate}}, "client_certificate.key"),
+        ({"client_certificate": {"key": 1}}, "client_certificate.key"),
+        ({"client_certificate": {"passphrase": "x"}}, "client_certificate.passphrase"),
+        ({"client_certificate": []}, "client_certificate"),
+    ):
+        problem = tenant.patch(path, patch, 422)
+        assert [fault["field"] for fault in problem["faults"]] == [place]
+    new = {"certificate": other.certificate, "key": other.key}
+    assert tenant.patch(path, {"client_certificate": new})["client_certificate"] == new | {"key": MASK}
+    assert tenant.patch(path, {"client_certificate": None})["client_certificate"] is None
+    problem = tenant.post("/v1/subscriptions", {"url": secure, "client_certificate": {"key": leaf.key}}, 422)
+    assert [fault["field"] for fault in problem["faults"]] == ["client_certificate.certificate"]
 
 
 def _no(tenant: Api) -> int:

@@ -13,6 +13,7 @@ from hookline.api.wire import (
     AttemptView,
     AuthView,
     BodyView,
+    ClientCertificateView,
     DeliveryView,
     EventDeliveryView,
     EventTypeView,
@@ -39,6 +40,7 @@ from hookline.core import ids
 from hookline.core.model import (
     ApiKey,
     AuthKind,
+    ClientCertificate,
     Event,
     EventType,
     Millis,
@@ -152,6 +154,7 @@ def subscription_view(found: Subscription, secrets: Secrets, *, reveal: bool = F
         secret_headers=dict.fromkeys(secrets.headers, MASK),
         query=definition.query,
         auth=_auth_view(secrets),
+        client_certificate=_certificate_view(secrets.client_certificate),
         profile=definition.profile,
         signing=_signing_view(found, secrets, reveal=reveal),
         retry=definition.retry,
@@ -182,6 +185,10 @@ def _auth_view(secrets: Secrets) -> AuthView:
         client_id=auth.client_id,
         scope=auth.scope,
     )
+
+
+def _certificate_view(found: ClientCertificate | None) -> ClientCertificateView | None:
+    return None if found is None else ClientCertificateView(found.certificate, MASK)
 
 
 def _signing_view(found: Subscription, secrets: Secrets, *, reveal: bool) -> SigningView:

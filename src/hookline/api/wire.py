@@ -236,6 +236,13 @@ class AuthView(Struct, frozen=True, omit_defaults=True):
     scope: str = ""
 
 
+class ClientCertificateView(Struct, frozen=True):
+    """The client certificate that requests show (mutual TLS); its key is masked."""
+
+    certificate: str
+    key: str
+
+
 class SigningView(Struct, frozen=True):
     """How requests are signed. ``secret`` is shown in full when it was just made, else masked."""
 
@@ -264,6 +271,7 @@ class SubscriptionView(Struct, frozen=True):
     secret_headers: dict[str, str]
     query: dict[str, str]
     auth: AuthView
+    client_certificate: ClientCertificateView | None
     profile: str
     signing: SigningView
     retry: RetryPolicy

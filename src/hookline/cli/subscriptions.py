@@ -44,6 +44,10 @@ class Options:
     profile: Annotated[str, Parameter(help="How the requests are written. Default: the tenant's.")] = ""
     sign: Annotated[str, Parameter(help="v1 (HMAC), v1a (Ed25519) or none. Default: v1.")] = ""
     secret: Annotated[str, Parameter(help="The signing secret. Default: one is made.")] = ""
+    client_certificate: Annotated[
+        given.Source, Parameter(help="A certificate to show to the endpoint: PEM, @path of a file, or -.")
+    ] = ""
+    client_key: Annotated[given.Source, Parameter(help="Its private key: PEM, @path of a file, or -.")] = ""
     timeout: Annotated[float | None, Parameter(help="Seconds for a whole request.")] = None
     max_in_flight: Annotated[int | None, Parameter(help="The most requests at a time.")] = None
     rate: Annotated[int | None, Parameter(help="The most requests in a second.")] = None
@@ -64,6 +68,10 @@ class Options:
             order=self.order,
             profile=self.profile,
             signing=given.kept(scheme=self.sign, secret=self.secret),
+            client_certificate=given.kept(
+                certificate=given.text_or_file(self.client_certificate),
+                key=given.text_or_file(self.client_key),
+            ),
             timeout=self.timeout,
             max_in_flight=self.max_in_flight,
             rate_limit=given.kept(count=self.rate),

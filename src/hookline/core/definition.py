@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from hookline.core.address import AddressRule, check_url
+from hookline.core.certificate import certificate_faults
 from hookline.core.errors import Fault, HooklineError
 from hookline.core.filter import compile_filter
 from hookline.core.mail import MAILTO, recipient_of
@@ -91,6 +92,7 @@ def check_secrets(definition: Definition, secrets: Secrets, rules: Rules) -> lis
     return [
         *_mail_secrets(definition, secrets),
         *_auth(definition, secrets, rules),
+        *_client_certificate(definition, secrets),
         *_headers("secret_headers", secrets.headers, taken),
         *_keys(definition.signing.scheme, secrets),
     ]
@@ -148,6 +150,8 @@ def _mail_secrets(definition: Definition, secrets: Secrets) -> Iterator[Fault]:
         yield Fault("secret_headers", "must be empty: mails have no headers of your own")
     if secrets.auth.kind is not AuthKind.NONE:
         yield Fault("auth.kind", "must be none: the operator's settings log in to the mail server")
+    if secrets.client_certificate is not None:
+        yield Fault("client_certificate", "must be absent for mails")
 
 
 def _profile(profile: str, known: frozenset[str]) -> Iterator[Fault]:
@@ -313,6 +317,11 @@ def _auth_secret(auth: Auth) -> Iterator[Fault]:
             yield Fault("auth.secret", message)
     else:
         yield from text_faults("auth.secret", auth.secret, MAX_VALUE)
+
+
+def _client_certificate(definition: Definition, secrets: Secrets) -> Iterator[Fault]:
+    if secrets.client_certificate is not None and definition.profile != MAIL_PROFILE:
+        yield from certificate_faults(secrets.client_certificate, definition.url)
 
 
 def _auth_header(auth: Auth, definition: Definition, secrets: Secrets) -> Iterator[Fault]:

@@ -208,6 +208,14 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
     scope: str = ""
 
 
+class ClientCertificate(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a request shows of itself while TLS is set up (mutual TLS), both in PEM form: the ``certificate`` with those
+    that issued it behind it, and its private ``key``."""
+
+    certificate: str
+    key: str
+
+
 class SignatureScheme(StrEnum):
     """How a request is signed.
 
@@ -336,6 +344,7 @@ class Secrets(Struct, frozen=True):
     keys: tuple[SigningKey, ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
     """Custom headers whose values are secret; they are sent like the others and shown masked."""
+    client_certificate: ClientCertificate | None = None
 
 
 class SubscriptionState(StrEnum):

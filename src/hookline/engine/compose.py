@@ -42,7 +42,7 @@ class Composer:
     """Makes the requests of one version of a subscription; what does not change is prepared once."""
 
     __slots__ = (
-        "_definition", "_extra", "_format", "_lines", "_masked", "_signer", "_url", "_uuids", "oauth2",
+        "_certificate", "_definition", "_extra", "_format", "_lines", "_masked", "_signer", "_url", "_uuids", "oauth2",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,7 @@ class Composer:
         self._url = with_query(definition.url, definition.query)
         self.oauth2: Auth | None = secrets.auth if secrets.auth.kind is AuthKind.OAUTH2 else None
         """The credentials for which an access token must be fetched first, if that is how it authenticates."""
+        self._certificate = secrets.client_certificate
         self._signer = (
             Signer(definition.signing.scheme, secrets.keys)
             if definition.signing.scheme is not SignatureScheme.NONE
@@ -109,6 +110,7 @@ class Composer:
             None if bodiless else body,
             definition.timeout.connect,
             definition.timeout.total,
+            self._certificate,
         )
         return Composed(request, "\n".join(masked))
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from hookline.core.model import Micros, Millis
+from hookline.core.model import ClientCertificate, Micros, Millis
 
 # --- clock and randomness ----------------------------------------------------------------------------
 
@@ -44,7 +44,10 @@ class ErrorClass(StrEnum):
 
 
 class Request(Struct, frozen=True, gc=False):
-    """One HTTP request, ready to be sent. ``headers`` are full lines (``name: value``), already checked."""
+    """One HTTP request, ready to be sent. ``headers`` are full lines (``name: value``), already checked.
+
+    ``client_certificate`` is shown to an endpoint that asks for one (mutual TLS).
+    """
 
     method: str
     url: str
@@ -52,6 +55,7 @@ class Request(Struct, frozen=True, gc=False):
     body: bytes | None
     connect_timeout: float
     total_timeout: float
+    client_certificate: ClientCertificate | None = None
 
 
 class Outcome(Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ RESET_BY_ENDPOINT = "the endpoint reset the connection"
 _E_WEIRD_SERVER_REPLY = 8
 _E_HTTP2_STREAM = 92
 _E_PROXY = 97
+_E_SSL_CLIENT_CERTIFICATE = 98
 _E_TOO_LARGE = 100
 
 BROKEN_OFF = "the endpoint broke off in the middle of its answer"
@@ -51,6 +52,7 @@ _TLS = frozenset(
         pycurl.E_SSL_ISSUER_ERROR,
         pycurl.E_SSL_SHUTDOWN_FAILED,
         pycurl.E_USE_SSL_FAILED,
+        _E_SSL_CLIENT_CERTIFICATE,
     )
 )
 
@@ -63,6 +65,16 @@ _REASONS = (
     ("unable to get local issuer", "the authority that issued the certificate is not trusted"),
     ("no alternative certificate subject", "the certificate is for another host name"),
     ("does not match", "the certificate is for another host name"),
+    ("certificate required", "the endpoint requires a client certificate; give the subscription one"),
+    ("alert bad certificate", "the endpoint does not accept the client certificate"),
+    ("alert unknown ca", "the endpoint does not trust the authority that issued the client certificate"),
+    ("alert certificate expired", "the endpoint says that the client certificate has expired"),
+    ("certificate verification failed", "the endpoint says that the client certificate has expired"),
+    ("alert certificate unknown", "the endpoint does not accept the client certificate"),
+    (
+        "alert handshake failure",
+        "no secure connection could be agreed on (does it require a client certificate?)",
+    ),
     ("unsupported protocol", "the endpoint offers no TLS version from 1.2 on"),
     ("protocol version", "the endpoint offers no TLS version from 1.2 on"),
     ("wrong version number", "the endpoint does not speak TLS on this port"),
@@ -115,6 +127,10 @@ def _is_broken_off(message: str) -> bool:
 
 
 def _broken(message: str, *, connected: bool) -> tuple[ErrorClass, str]:
+    if (
+        " alert " in message
+    ):  # with TLS 1.3, the endpoint judges our certificate when we believe the connection stands
+        return ErrorClass.TLS, _reason(message)
     if not _is_broken_off(message):
         return ErrorClass.PROTOCOL, f"{NOT_HTTP}: {_reason(message)}"
     if not connected:

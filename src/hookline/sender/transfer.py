@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pycurl
 from msgspec import Struct
 
+from hookline.core.model import ClientCertificate
 from hookline.ports import ErrorClass, Outcome, Request
 from hookline.sender.failures import BROKEN_OFF, NOT_HTTP, explain
 from hookline.sender.guard import Guard
@@ -72,6 +73,7 @@ class Transfer:
     __slots__ = (
         "_address",
         "_body",
+        "_certificate",
         "_connect_timeout",
         "_guard",
         "_head",
@@ -99,6 +101,7 @@ class Transfer:
         self._head: list[bytes] = []
         self._body: list[bytes] = []
         self._connect_timeout = self._total_timeout = 0.0
+        self._certificate: ClientCertificate | None = None
         self._forget()
         self._configure(options)
 
@@ -123,6 +126,14 @@ class Transfer:
         if request.total_timeout != self._total_timeout:
             self._total_timeout = request.total_timeout
             setopt(pycurl.TIMEOUT_MS, _milliseconds(request.total_timeout))
+        if request.client_certificate is not self._certificate:
+            self._show(request.client_certificate)
+
+    def _show(self, certificate: ClientCertificate | None) -> None:
+        """Have the handle show this certificate. libcurl keeps the connections of different certificates apart."""
+        self._certificate = certificate
+        self.curl.setopt(pycurl.SSLCERT_BLOB, certificate and certificate.certificate.encode())
+        self.curl.setopt(pycurl.SSLKEY_BLOB, certificate and certificate.key.encode())
 
     def answered(self) -> Outcome:
         """The outcome of a request that libcurl carried through."""

@@ -16,6 +16,7 @@ from hookline.core.errors import Fault, InvalidInput
 from hookline.core.model import (
     Auth,
     BreakerPolicy,
+    ClientCertificate,
     Definition,
     Order,
     RateLimit,
@@ -23,6 +24,7 @@ from hookline.core.model import (
     Secrets,
     SignatureScheme,
     Signing,
+    SigningKey,
     Timeout,
 )
 from hookline.core.reading import read, refuse
@@ -62,6 +64,7 @@ class SubscriptionSpec(Struct, frozen=True, forbid_unknown_fields=True):
     secret_headers: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
     auth: Auth = Auth()
+    client_certificate: ClientCertificate | None = None
     profile: str = "standard"
     signing: SigningSpec = SigningSpec()
     retry: RetryPolicy = RetryPolicy()
@@ -76,6 +79,10 @@ class SubscriptionSpec(Struct, frozen=True, forbid_unknown_fields=True):
     tracking_headers: bool = True
     profile_options: dict[str, str | bool] = field(default_factory=dict[str, str | bool])
     metadata: dict[str, str] = field(default_factory=dict)
+
+    def secrets(self, keys: tuple[SigningKey, ...]) -> Secrets:
+        """The secret part, with the signing ``keys``."""
+        return Secrets(self.auth, keys, self.secret_headers, self.client_certificate)
 
     def definition(self) -> Definition:
         """The part without secrets."""
@@ -118,6 +125,7 @@ def current(definition: Definition, secrets: Secrets) -> dict[str, Any]:
     """The stored subscription as the JSON object that a patch applies to."""
     plain = cast("dict[str, Any]", msgspec.to_builtins(definition))
     plain["auth"] = msgspec.to_builtins(secrets.auth)
+    plain["client_certificate"] = msgspec.to_builtins(secrets.client_certificate)
     plain["secret_headers"] = dict(secrets.headers)
     return plain
 
@@ -248,7 +256,7 @@ def _kind(spec: Mapping[str, Any]) -> object:
 def _unmask(patch: Mapping[str, Any]) -> dict[str, Any]:
     """The patch without the masked secrets that a caller read and sent back."""
     result = dict(patch)
-    for name in ("auth", "signing", "secret_headers"):
+    for name in ("auth", "client_certificate", "signing", "secret_headers"):
         part: object = result.get(name)
         if isinstance(part, dict):
             entries = cast("dict[str, object]", part)

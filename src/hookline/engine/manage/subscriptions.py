@@ -65,7 +65,7 @@ class Subscriptions:
         fields, extras, faults = split(body, ("enabled", "from"))
         draft = drafted({"profile": tenant.profile} | fields)
         spec = draft.spec
-        secrets = Secrets(spec.auth, self._keys(spec, ()), spec.secret_headers)
+        secrets = spec.secrets(self._keys(spec, ()))
         refuse([*known, *faults, *_start_faults(extras), *draft.with_rules(self._faults(spec, secrets))])
         start = await self._start_after(tenant, extras)
         subscription_id = ids.time_ordered("sub", self._clock.now(), self._entropy(10))
@@ -128,7 +128,7 @@ class Subscriptions:
         before = self.secrets(found)
         draft = merged(current(found.definition, before), fields)
         spec = draft.spec
-        secrets = Secrets(spec.auth, self._keys(spec, before.keys), spec.secret_headers)
+        secrets = spec.secrets(self._keys(spec, before.keys))
         refuse([*known, *draft.with_rules(self._faults(spec, secrets))])
         return await self._store(found, spec, before, secrets)
 
