@@ -142,6 +142,21 @@ def test_every_fault_is_named_at_once_of_form_and_of_rules(tenant: Api) -> None:
     assert messages["retry.kind"] == "must be one of none, list, exponential"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {f"topic{number}": 1 for number in range(3000)},
+        {"events": [5] * 3000},
+        {"retry": {f"delay{number}": 1 for number in range(3000)}},
+        {"headers": {f"X-{number}": 1 for number in range(3000)}},
+    ],
+)
+def test_of_very_many_faults_the_first_are_named(tenant: Api, fields: dict[str, object]) -> None:
+    refused = tenant.call("POST", "/v1/subscriptions", {"url": "https://example.com/", **fields})
+    assert refused.status == 422
+    assert 100 <= len(refused.json["faults"]) < 130
+
+
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"{}"])
 def test_a_body_that_is_no_subscription(tenant: Api, body: bytes) -> None:
     answer = tenant.call("POST", "/v1/subscriptions", raw=body)

@@ -12,7 +12,7 @@ from hypothesis import given, strategies
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from hookline.core.errors import InvalidInput, InvalidJson
-from hookline.core.reading import parse_json, read, read_json, read_texts
+from hookline.core.reading import MAX_FAULTS, parse_json, read, read_json, read_texts
 
 
 class Colour(StrEnum):
@@ -112,6 +112,21 @@ def test_a_name_that_occurs_twice_among_very_many_is_found_at_once() -> None:
     with pytest.raises(InvalidJson, match="'x' occurs twice"):
         parse_json(body)
     assert time.process_time() - began < 5  # looking through all names for each of them takes a minute
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"name{number}": 1 for number in range(5000)},
+        {"name": "n", "inner": {f"size{number}": 1 for number in range(5000)}},
+        {"name": "n", "inner": {"size": 1, "tags": [5] * 5000}},
+        {"name": "n", "rows": [{}] * 5000},
+        {"name": "n", "texts": dict.fromkeys(map(str, range(5000)), 5)},
+    ],
+)
+def test_of_very_many_faults_the_first_are_named(body: object) -> None:
+    named = faults(body)
+    assert MAX_FAULTS <= len(named) < MAX_FAULTS + 20
 
 
 def test_texts_of_a_query() -> None:

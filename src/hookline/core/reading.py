@@ -1,12 +1,15 @@
-"""Turning JSON from outside into Structs, strictly, and naming *everything* that is wrong with it at once."""
+"""Turning JSON from outside into Structs, strictly, and naming *everything* that is wrong with it at once: all that
+somebody can have meant to send. What has hundreds of faults has them by accident or on purpose, and gets the first.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
+from itertools import islice
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
@@ -17,6 +20,11 @@ from msgspec.structs import FieldInfo, fields
 from hookline.core.errors import Fault, InvalidInput, InvalidJson
 
 T = TypeVar("T")
+
+MAX_FAULTS = 100
+"""Where looking for further faults ends: a body of a megabyte has room for so many that naming them takes minutes."""
+_SHOWN = 80
+"""Characters of a name that an error repeats."""
 
 
 def parse_json(body: bytes | Raw) -> object:
@@ -37,12 +45,13 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"the name {twice[:80]!r} occurs twice in one object")
+        raise ValueError(f"the name {twice[:_SHOWN]!r} occurs twice in one object")
     return found
 
 
 def read(kind: type[T], value: object) -> T:
-    """``value`` (plain JSON values) as ``kind``. Raises ``InvalidInput`` that lists every fault with its place."""
+    """``value`` (plain JSON values) as ``kind``. Raises ``InvalidInput`` that lists every fault with its place, or the
+    first ``MAX_FAULTS`` and perhaps a few more."""
     faults: list[Fault] = []
     result = _read(kind, value, "", faults)
     refuse(faults)
@@ -80,7 +89,7 @@ def read_texts(kind: type[T], pairs: Iterable[tuple[str, str]]) -> T:
     known = _fields(cast("type[Struct]", kind))
     for name, text in pairs:
         if name in values:
-            faults.append(Fault(name[:80], "is given twice"))
+            faults.append(Fault(name[:_SHOWN], "is given twice"))
         several = name in known and _argument(known[name].type, tuple, 0) is not None
         values[name] = [part for part in text.split(",") if part] if several else text
     result = _read(kind, values, "", faults, strict=False)
@@ -100,13 +109,23 @@ def refuse(faults: Iterable[Fault]) -> None:
 def unknown(name: str, known: Iterable[str]) -> str:
     """What to say about a name that is not known, with the nearest one that is."""
     candidates = sorted(known)
-    near = difflib.get_close_matches(name.lower(), candidates, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:_SHOWN].lower(), candidates, n=1, cutoff=0.6)
     if near:
         return f"is not known; did you mean {near[0]!r}?"
     return "is not known" + (f"; known are {', '.join(candidates)}" if 0 < len(candidates) <= 12 else "")
 
 
+def unknown_names(
+    names: Iterable[str], known: Collection[str], where: str = "", most: int = MAX_FAULTS
+) -> list[Fault]:
+    """A fault for each of the ``names`` that is not known; for the first ``most`` of them."""
+    strangers = islice((name for name in names if name not in known), most)
+    return [Fault(_join(where, name), unknown(name, known)) for name in strangers]
+
+
 def _read(kind: Any, value: object, where: str, faults: list[Fault], *, strict: bool = True) -> object:
+    if len(faults) >= MAX_FAULTS:
+        return None
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
@@ -137,7 +156,7 @@ def _read_struct(
 ) -> Struct | None:
     known = _fields(kind)
     before = len(faults)
-    faults += [Fault(_join(where, name), unknown(name, known)) for name in value if name not in known]
+    faults += unknown_names(value, known, where, MAX_FAULTS - before)
     arguments: dict[str, Any] = {}
     for name, info in known.items():
         if name in value:
@@ -190,7 +209,7 @@ def _choices(option: Any) -> list[str]:
 
 
 def _join(where: str, name: str) -> str:
-    return f"{where}.{name[:80]}" if where else name[:80]
+    return f"{where}.{name[:_SHOWN]}" if where else name[:_SHOWN]
 
 
 def given(value: T | UnsetType, default: T) -> T:

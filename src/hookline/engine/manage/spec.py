@@ -27,7 +27,7 @@ from hookline.core.model import (
     SigningKey,
     Timeout,
 )
-from hookline.core.reading import read, refuse
+from hookline.core.reading import MAX_FAULTS, read, refuse
 from hookline.core.signing import signing_of
 from hookline.profiles import PROFILES
 
@@ -165,6 +165,8 @@ def drafted(given: dict[str, Any]) -> Draft:
     try:
         return Draft(read(SubscriptionSpec, whole), [])
     except InvalidInput as error:
+        if len(error.faults) >= MAX_FAULTS:  # and not all are known: what is readable cannot be told
+            raise
         faults = list(error.faults)
     readable = {
         name: value for name, value in whole.items() if not any(_is_about(fault, name) for fault in faults)

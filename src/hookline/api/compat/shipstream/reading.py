@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import cast
 
 from msgspec import Struct
@@ -10,7 +11,7 @@ from msgspec import Struct
 from hookline.api.compat.shipstream.rpc import CREATE_DATA, MISSING, PARAMS, RpcError
 from hookline.core.definition import MAX_HEADERS
 from hookline.core.errors import Fault
-from hookline.core.reading import unknown
+from hookline.core.reading import MAX_FAULTS, unknown_names
 
 HIGHEST_ID = 2**31 - 1
 _CREATE_KEYS = ("is_active", "topics", "url", "extra_headers", "secret_key")
@@ -83,11 +84,10 @@ def _names(webhook: Mapping[str, object]) -> Iterator[Fault]:
     for name in ("topics", "url"):
         if webhook.get(name) is None:
             yield Fault(name, "is required")
-    for name in webhook:
-        if name in _GIVEN_BY_US:
+    for name in _GIVEN_BY_US:
+        if name in webhook:
             yield Fault(name, "is given by the platform and cannot be chosen")
-        elif name not in _CREATE_KEYS:
-            yield Fault(name[:80], unknown(name, _CREATE_KEYS))
+    yield from unknown_names((name for name in webhook if name not in _GIVEN_BY_US), _CREATE_KEYS)
 
 
 def _flag(value: object, field: str, faults: list[Fault]) -> bool:
@@ -106,11 +106,8 @@ def _topics(value: object, faults: list[Fault]) -> list[str]:
     else:
         faults.append(Fault("topics", "must be an array of topics, or a text with commas between them"))
         return []
-    faults += [
-        Fault(f"topics[{place}]", "must be a text")
-        for place, item in enumerate(items)
-        if not isinstance(item, str)
-    ]
+    wrong = (place for place, item in enumerate(items) if not isinstance(item, str))
+    faults += [Fault(f"topics[{place}]", "must be a text") for place in islice(wrong, MAX_FAULTS)]
     texts = [item.strip() for item in items if isinstance(item, str)]
     return list(dict.fromkeys(texts))
 
@@ -196,7 +193,7 @@ def status_change(arguments: Sequence[object]) -> StatusChange:
 
 def _named_change(given: Mapping[str, object]) -> StatusChange:
     known = ("topic", "webhook_id", "status")
-    faults = [Fault(name[:80], unknown(name, known)) for name in given if name not in known]
+    faults = unknown_names(given, known)
     if given.get("topic") is not None and given.get("webhook_id") is not None:
         faults.append(Fault("topic", "cannot be given together with webhook_id"))
     if faults:
