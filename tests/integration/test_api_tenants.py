@@ -282,6 +282,18 @@ async def test_what_was_read_before_a_change_is_not_kept(monkeypatch: pytest.Mon
         assert ring.peek(f"Bearer {OPERATOR}".encode()) is None
 
 
+@pytest.mark.parametrize("name", ["", "\0", "a\0", "\ud800", "ä", "a b", "x" * 65, "a:b"])
+async def test_a_text_that_is_no_tenants_id_is_never_looked_for(name: str) -> None:
+    """PostgreSQL refuses to compare some of them with anything."""
+
+    class Strict(MemoryStorage):
+        async def find_tenant(self, tenant_id: str) -> Any:
+            raise AssertionError(f"looked for {tenant_id!r}")
+
+    with api_server(MemoryStorage) as api:
+        assert await KeyRing(Strict(), api.services.clock).tenant(name) is None
+
+
 async def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hookline.api.keyring.CACHED", 3)
     with api_server(MemoryStorage) as api:
