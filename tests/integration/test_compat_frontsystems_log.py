@@ -246,6 +246,7 @@ def ranges(logged: Log) -> dict[str, tuple[str, str, bool]]:
     return {
         "plain dates": (yesterday, tomorrow, True),
         "one day": (today, f"{last:%Y-%m-%d}", True),
+        "the rest of a day": (f"{first:%Y-%m-%d %H:%M:%S.%f}", f"{last:%Y-%m-%d}", True),
         "the day before": (yesterday, yesterday, False),
         "the day after": (tomorrow, tomorrow, False),
         "the form of the specification": (f"{today} 00:00:00.0", f"{tomorrow} 00:00:00.0", True),
@@ -284,6 +285,9 @@ def test_times_are_read_in_all_forms_of_the_platform(logged: Log) -> None:
         ("from=%D9%A2%D9%A0%D9%A2%D9%A1-12-01&to=2021-12-01", ["from"]),
         ("from=2021-12-01&to=2021-12-09T08:50:46.02+00:00", ["to"]),
         ("from=2021-12-15&to=2021-12-01", ["to"]),
+        ("from=2021-12-02&to=2021-12-01", ["to"]),
+        ("from=2021-12-02T00:00&to=2021-12-01", ["to"]),
+        ("from=2021-12-01T00:00:01&to=2021-12-01T00:00:00", ["to"]),
         ("from=2021-12-01&to=2021-12-02&from=2021-12-01", ["from"]),
         (
             f"{ALWAYS}&success=maybe&includePayload=1&includeRuns=",

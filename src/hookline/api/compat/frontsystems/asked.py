@@ -76,8 +76,10 @@ def read_listing(pairs: Iterable[tuple[str, str]]) -> Listing:
     """Raises ``InvalidInput`` that names every parameter at fault."""
     faults: list[Fault] = []
     given = _by_name(pairs, faults)
-    since, until = _moment("from", given, faults), _moment("to", given, faults, end=True)
-    if not faults and since > until:
+    since, _ = _moment("from", given, faults)
+    until, is_day = _moment("to", given, faults)
+    until += _DAY if is_day else 0
+    if not faults and (since > until or (is_day and since == until)):
         faults.append(Fault("to", "must not be before from"))
     statuses = _statuses(given.get("statuses", ()), faults)
     states = _wanted(_switch("success", given, faults)).intersection(
@@ -103,14 +105,12 @@ def _by_name(pairs: Iterable[tuple[str, str]], faults: list[Fault]) -> dict[str,
     return given
 
 
-def _moment(
-    name: str, given: Mapping[str, Sequence[str]], faults: list[Fault], *, end: bool = False
-) -> Millis:
-    """A time without offset is UTC; parts of a millisecond are rounded up, since events have none. A date is the
-    beginning of its day, or with ``end`` that of the next."""
+def _moment(name: str, given: Mapping[str, Sequence[str]], faults: list[Fault]) -> tuple[Millis, bool]:
+    """A time, and whether it is the beginning of a day that was given as a date. Without an offset it is UTC; parts of
+    a millisecond are rounded up, since events have none."""
     if name not in given:
         faults.append(Fault(name, "is required"))
-        return 0
+        return 0, False
     text = given[name][0].strip()
     form = _TIME.fullmatch(text)
     try:
@@ -119,10 +119,10 @@ def _moment(
         moment = None
     if form is None or moment is None:
         faults.append(Fault(name, _TIME_FAULT))
-        return 0
+        return 0, False
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return -((_EPOCH - moment) // _MILLISECOND) + (_DAY if end and form["clock"] is None else 0)
+    return -((_EPOCH - moment) // _MILLISECOND), form["clock"] is None
 
 
 def _switch(name: str, given: Mapping[str, Sequence[str]], faults: list[Fault]) -> bool | None:
