@@ -86,6 +86,23 @@ def test_put_leaves_what_was_set_by_other_means(shop: Shop) -> None:
     assert (found["headers"], found["filter"]) == ({"X-Team": "erp"}, "data.total > 5")
 
 
+def test_a_store_that_changes_leaves_the_filter_that_was_set_besides(shop: Shop) -> None:
+    made = shop.webhook("SaleCreated")
+    path = f"/v1/subscriptions/{from_uuid('sub', made['id'])}"
+    own = "data.total > 5 or data.total == 1"
+    shop.native.patch(path, {"filter": own})
+
+    def sent(store: int, total: int) -> bool:
+        event = {"type": "SaleCreated", "data": {"storeId": store, "total": total}}
+        return shop.native.post(f"{path}/preview", {"event": event})["matches"]
+
+    for store in (7, 8):
+        assert shop.call("PUT", f"/Webhooks/{made['id']}", made | {"storeId": store}).status == 200
+        assert [sent(store, 1), sent(store, 6), sent(store, 2), sent(9, 6)] == [True, True, False, False]
+    assert shop.call("PUT", f"/Webhooks/{made['id']}", made).json == made
+    assert shop.native.get(path)["filter"] == own
+
+
 def test_a_deleted_webhook_is_gone(shop: Shop) -> None:
     made = shop.webhook()
     answer = shop.call("DELETE", f"/Webhooks/{made['id']}")

@@ -393,8 +393,26 @@ def test_a_webhook_made_by_other_means_is_shown_with_all_its_types(shop: Shop) -
     made = shop.native.post("/v1/subscriptions", {"url": URL, "events": ["SaleCreated", "Stock*"]}, 201)
     found = shop.get(f"/Webhooks/{UUID(made['id'].partition('_')[2])}")
     assert (found["event"], found["storeId"]) == ("SaleCreated, Stock*", None)
-    shop.native.patch(f"/v1/subscriptions/{made['id']}", {"metadata": {"storeId": "the big one"}})
-    assert shop.get(f"/Webhooks/{found['id']}")["storeId"] is None
+    moved = found | {"url": "https://other.example.com/"}
+    assert shop.call("PUT", f"/Webhooks/{found['id']}", moved).json == moved
+    assert shop.native.get(f"/v1/subscriptions/{made['id']}")["events"] == ["SaleCreated", "Stock*"]
+    errors = shop.refused("PUT", f"/Webhooks/{found['id']}", moved | {"event": "SaleCreated, Sale*"})
+    assert list(errors) == ["event"]
+
+
+@pytest.mark.parametrize(
+    ("text", "store"),
+    [
+        ("7", 7), ("0", 0), ("-3", -3), ("2147483647", 2147483647), ("-2147483648", -2147483648),
+        ("2147483648", None), ("-2147483649", None), ("9" * 1000, None), ("٣", None), ("007", None), ("", None),
+        ("the big one", None),
+    ],
+)  # fmt: skip
+def test_what_is_no_store_in_the_metadata_is_shown_as_none(shop: Shop, text: str, store: int | None) -> None:
+    """A number beyond int32 would break how a client reads the whole list."""
+    fields = {"url": URL, "events": ["SaleCreated"], "metadata": {"storeId": text}}
+    made = shop.native.post("/v1/subscriptions", fields, 201)
+    assert shop.get(f"/Webhooks/{UUID(made['id'].partition('_')[2])}")["storeId"] == store
 
 
 # --- long lists ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import final
@@ -17,6 +18,9 @@ from hookline.ports import Delivery, ErrorClass
 
 STORE = "storeId"
 """The name in a subscription's metadata under which its store stands."""
+STORES = range(-(1 << 31), 1 << 31)
+"""The platform's model has an int32: another number would break its clients' reading of the whole list."""
+_STORE = re.compile(r"0|-?[1-9][0-9]{0,9}")
 
 # --- texts ---------------------------------------------------------------------------------------------
 
@@ -106,15 +110,18 @@ class TypeView(Struct, frozen=True):
 
 
 def store_of(found: Subscription) -> int | None:
-    """The store to which a webhook is limited."""
+    """The store to which a webhook is limited. Metadata is free to its owner: what is no store there means none."""
     store = found.definition.metadata.get(STORE, "")
-    return int(store) if store.removeprefix("-").isdecimal() else None
+    return int(store) if _STORE.fullmatch(store) and int(store) in STORES else None
+
+
+def event_of(found: Subscription) -> str:
+    """Subscriptions that were made elsewhere may name several types: these are shown with commas between."""
+    return ", ".join(found.definition.events)
 
 
 def webhook_view(found: Subscription) -> WebhookView:
-    """Subscriptions that were made elsewhere may name several types: these are shown with commas between."""
-    definition = found.definition
-    return WebhookView(ids.uuid_of(found.id), store_of(found), ", ".join(definition.events), definition.url)
+    return WebhookView(ids.uuid_of(found.id), store_of(found), event_of(found), found.definition.url)
 
 
 def type_view(found: EventType) -> TypeView:

@@ -9,7 +9,14 @@ from uuid import UUID
 from msgspec import Meta, Struct
 
 from hookline.api.compat.base import Answer, Ask
-from hookline.api.compat.frontsystems.views import STORE, store_of, type_view, webhook_view
+from hookline.api.compat.frontsystems.views import (
+    STORE,
+    STORES,
+    event_of,
+    store_of,
+    type_view,
+    webhook_view,
+)
 from hookline.core import ids
 from hookline.core.errors import Fault, NotFound
 from hookline.core.model import EventType, Subscription
@@ -27,7 +34,7 @@ class WebhookInput(Struct, frozen=True, forbid_unknown_fields=True, rename="came
 
     event: str
     url: str
-    store_id: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
+    store_id: Annotated[int, Meta(ge=STORES.start, lt=STORES.stop)] | None = None
     id: str | None = None
 
 
@@ -47,7 +54,7 @@ async def list_webhooks(ask: Ask) -> Answer:
 
 async def create_webhook(ask: Ask) -> Answer:
     asked = read_json(WebhookInput, ask.body)
-    await _check(ask, asked, "")
+    await _check(ask, asked)
     definition = {
         "profile": PROFILE,
         "url": asked.url,
@@ -63,14 +70,17 @@ async def get_webhook(ask: Ask) -> Answer:
 
 
 async def update_webhook(ask: Ask) -> Answer:
-    """Takes the place of event, URL and store; what was set by other means stays."""
+    """Takes the place of event, URL and store; what was set by other means stays. So a client can send back what it
+    read, also of a subscription with several types."""
     found = await webhook_of(ask)
     asked = read_json(WebhookInput, ask.body)
-    await _check(ask, asked, ids.uuid_of(found.id))
-    patch: dict[str, object] = {"url": asked.url, "events": [asked.event]}
+    await _check(ask, asked, found)
+    patch: dict[str, object] = {"url": asked.url}
+    if asked.event != event_of(found):
+        patch["events"] = [asked.event]
     if asked.store_id != store_of(found):
         store = None if asked.store_id is None else str(asked.store_id)
-        patch |= {"filter": store_filter(asked.store_id), "metadata": {STORE: store}}
+        patch |= {"filter": _filter_with(asked.store_id, found), "metadata": {STORE: store}}
     return Answer(webhook_view(await ask.services.subscriptions.update(ask.tenant, found.id, patch)))
 
 
@@ -100,11 +110,25 @@ def store_filter(store: int | None) -> str | None:
     return " or ".join(f"{path} == {store}" for path in STORE_PATHS)
 
 
-async def _check(ask: Ask, asked: WebhookInput, own_id: str) -> None:
+def _filter_with(store: int | None, found: Subscription) -> str | None:
+    """The webhook's filter for another store: what its owner set besides must go on holding."""
+    wanted, present = store_filter(store), found.definition.filter
+    old = store_filter(store_of(found))
+    own = None if present == old else present
+    tail = f") and ({old})"
+    if own is not None and own.startswith("(") and own.endswith(tail):
+        own = own[1 : -len(tail)]
+    return f"({own}) and ({wanted})" if own and wanted else own or wanted
+
+
+async def _check(ask: Ask, asked: WebhookInput, found: Subscription | None = None) -> None:
+    """``found`` is the webhook that is to be changed; None for a new one. Raises ``InvalidInput``."""
     faults: list[Fault] = []
+    own_id = "" if found is None else ids.uuid_of(found.id)
     if asked.id not in (None, NIL) and str(asked.id).lower() != own_id:
         faults.append(Fault("id", "cannot be changed" if own_id else "is given by the server; leave it out"))
-    if await ask.services.types.get(ask.tenant, asked.event) is None:
+    is_kept = found is not None and asked.event == event_of(found)
+    if not is_kept and await ask.services.types.get(ask.tenant, asked.event) is None:
         faults.append(Fault("event", _unknown_type(asked.event, await _types(ask))))
     refuse(faults)
 
