@@ -12,7 +12,7 @@ import pytest
 
 from hookline.api import Options
 from hookline.core.errors import StorageUnavailable
-from hookline.core.model import LaneState
+from hookline.core.model import LaneState, SubscriptionState
 from hookline.engine.manage import MASK
 from hookline.ports import Record
 from hookline.storage.memory import MemoryStorage
@@ -630,6 +630,31 @@ def test_a_webhook_that_is_off_is_a_subscription_that_is_paused(shop: Shop):
     shop.result("update_status", {"status": 1})
     (running,) = shop.native.get("/v1/subscriptions")["data"]
     assert running["state"] == "active"
+
+
+class Racing(MemoryStorage):
+    """Deletes a subscription right after it was listed."""
+
+    unlucky: frozenset[int] = frozenset()
+
+    async def list_subscriptions(self, *args: Any, **kwargs: Any) -> Any:
+        found = await super().list_subscriptions(*args, **kwargs)
+        for number in self.unlucky:
+            await self.set_subscription_state(number, SubscriptionState.DELETED, "", 1)
+        self.unlucky = frozenset()
+        return found
+
+
+def test_a_webhook_that_is_deleted_meanwhile_does_not_keep_the_others_on():
+    storage = Racing()
+    with api_server(lambda: storage) as api:
+        shop = Shop(api.new_tenant("shop", profile="shipstream"), "shop")
+        first, gone, last = shop.make(), shop.make(), shop.make()
+        storage.unlucky = frozenset({gone})
+        assert shop.result("update_status", {"status": 0}) is True
+        assert shop.active() == {first: 0, last: 0}
+        storage.unlucky = frozenset({first, last})
+        assert shop.error("update_status", {"status": 1})["code"] == STATUS
 
 
 # --- webhook.delete and webhook.test ------------------------------------------------------------------------

@@ -85,15 +85,23 @@ async def update_status(visit: Visit, arguments: Sequence[object]) -> bool:
     """Switch webhooks on or off. One that is switched on again goes on where it stopped."""
     wanted = reading.status_change(arguments)
     chosen = [found async for found in _all(visit) if _is_meant(found, wanted)]
-    if not chosen:
+    switched = [await _switch(visit, found, active=wanted.active) for found in chosen]
+    if not any(switched):
         raise RpcError(STATUS, "there is no such webhook")
+    visit.services.changed()
+    return True
+
+
+async def _switch(visit: Visit, found: Subscription, *, active: bool) -> bool:
+    """False if the webhook was deleted meanwhile, which must not keep the others from being switched."""
     subscriptions = visit.services.subscriptions
-    for found in chosen:
-        if wanted.active:
+    try:
+        if active:
             await subscriptions.resume(visit.tenant, found.id, skip=False)
         else:
             await subscriptions.pause(visit.tenant, found.id, "")
-    visit.services.changed()
+    except NotFound:
+        return False
     return True
 
 
