@@ -356,6 +356,15 @@ def test_a_resent_event_that_had_arrived_waits_like_any_other(api: Api) -> None:
     assert (item["status"], item["statusCode"], item["runsCounter"]) == ("Pending", 0, 1)
 
 
+def test_without_the_feature_nothing_is_resent(api: Api) -> None:
+    log = Log(Shop(api))
+    failed = log.listed("statuses=404")[0]["webhookEventId"]
+    api.patch(f"/v1/tenants/{log.shop.name}", {"webhooks": False})
+    answer = log.shop.call("POST", f"/WebhooksEvents/{log.id}/deliver/{failed}")
+    assert (answer.status, "switched off" in answer.json["detail"]) == (403, True)
+    assert log.listed("statuses=404")[0]["webhookEventId"] == failed
+
+
 def test_an_event_past_its_retention_is_shown_without_payload_and_cannot_be_resent(api: Api) -> None:
     log = Log(Shop(api, retention={"events": 1}))
     storage = api.services.storage

@@ -516,6 +516,16 @@ def test_webhooks_that_are_switched_off_cannot_be_made(api: Api, shop: Shop):
     assert error["message"].startswith("Webhook not created. webhooks are switched off")
 
 
+def test_webhooks_that_are_switched_off_can_be_seen_and_deleted_but_not_used(api: Api, shop: Shop):
+    webhook_id = shop.make()
+    api.patch(f"/v1/tenants/{shop.tenant}", {"webhooks": False})
+    assert shop.active() == {webhook_id: 0}
+    for name, argument, code in (("test", webhook_id, DENIED), ("update_status", {"status": 1}, STATUS)):
+        error = shop.error(name, argument)
+        assert (error["code"], "switched off" in error["message"]) == (code, True)
+    assert shop.result("delete", webhook_id) is True
+
+
 def test_secrets_are_shown_to_those_alone_who_may_read_them(shop: Shop):
     shop.make(extra_headers="Authorization: Bearer abc")
     (own,) = shop.result("list")

@@ -15,6 +15,7 @@ from hookline.core import ids
 from hookline.core.errors import Fault, InvalidInput, NotFound
 from hookline.core.model import Event, Position, Subscription
 from hookline.core.times import rfc3339
+from hookline.engine.manage.subscriptions import require_webhooks
 from hookline.ports import Delivery, DeliveryQuery
 
 MAX_ITEMS = 10_000
@@ -56,6 +57,7 @@ async def get_event(ask: Ask) -> Answer:
 
 async def resend_event(ask: Ask) -> Answer:
     """Answers at once, before the event is sent. Doing so again while it waits changes nothing."""
+    require_webhooks(ask.tenant)
     found = await webhook_of(ask)
     position = _position(found, ask.path["webhookEventId"])
     try:

@@ -12,6 +12,7 @@ from hookline.api.compat.shipstream.rpc import (
     CREATE_CRASH,
     CREATE_DATA,
     DELETE_CRASH,
+    DENIED,
     INTERNAL,
     NOT_CREATED,
     NOT_DELETED,
@@ -137,7 +138,7 @@ METHODS = {
     "create": Method(create_webhook, Scope.CREATE_SUBSCRIPTIONS, NOT_CREATED, CREATE_CRASH),
     "update_status": Method(update_status, Scope.UPDATE_SUBSCRIPTIONS, STATUS),
     "delete": Method(delete_webhook, Scope.DELETE_SUBSCRIPTIONS, NOT_DELETED, DELETE_CRASH),
-    "test": Method(ping_webhook, Scope.UPDATE_SUBSCRIPTIONS, PARAMS),
+    "test": Method(ping_webhook, Scope.UPDATE_SUBSCRIPTIONS, DENIED),
 }
 """``webhook.test`` is ours; the platform has a button for it."""
 
