@@ -192,7 +192,7 @@ class Stage:
         rules = Rules(AddressRule(allow_http=True), frozenset(PROFILES))
         self.subscriptions = Subscriptions(self.storage, self.clock, self.entropy, self.vault, rules)
         self.reader = Reader(self.storage)
-        self.replays = Replays(self.storage, self.clock, self.entropy, self.reader)
+        self.replays = Replays(self.storage, self.clock, self.entropy, self.reader, self)
         self.log = Watched(self.storage)
         """The publisher's connection to the storage."""
         self.catalogue = Catalogue(EventTypeCatalogue(self.storage))

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -68,6 +68,18 @@ class Answer:
         return json.loads(self.body)
 
 
+class Heard(LocalWake):
+    """Keeps what was notified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shards: list[int] = []
+
+    def notify(self, shards: Collection[int] | None = None) -> None:
+        assert shards is not None, "all shards were woken"
+        self.shards += shards
+
+
 @dataclass
 class Api:
     """A running server, and a client that speaks as one key."""
@@ -78,12 +90,14 @@ class Api:
     key: str = OPERATOR
     tenant: str = ""
     changes: list[int] = field(default_factory=list[int])
+    woken: list[int] = field(default_factory=list[int])
+    """The shards whose worker was told that there is something to send again, in turn."""
 
     def __post_init__(self) -> None:
         self.pool = HTTPConnectionPool("127.0.0.1", self.port, maxsize=1, retries=False, timeout=PATIENCE)
 
     def as_key(self, key: str, tenant: str = "") -> Api:
-        return Api(self.port, self.services, self.loop, key, tenant, self.changes)
+        return Api(self.port, self.services, self.loop, key, tenant, self.changes, self.woken)
 
     def call(
         self,
@@ -190,6 +204,7 @@ async def _serve(
     rule = AddressRule([ip_network("127.0.0.0/8")], allow_http=True)
     sender = CurlSender(rule)
     changes: list[int] = []
+    heard = Heard()
 
     def changed() -> None:
         catalogue.forget()
@@ -207,6 +222,7 @@ async def _serve(
         metrics=metrics,
         rules=Rules(rule, frozenset(PROFILES)),
         on_change=changed,
+        wake=heard,
         options=options,
     )
     await services.tenants.adopt_operator_key(OPERATOR)
@@ -227,7 +243,7 @@ async def _serve(
         while not server.started:
             await asyncio.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
-        ready.append(Api(port, services, asyncio.get_running_loop(), changes=changes))
+        ready.append(Api(port, services, asyncio.get_running_loop(), changes=changes, woken=heard.shards))
         started.set()
         await asyncio.to_thread(stop.wait)
         server.should_exit = True

@@ -335,12 +335,13 @@ def test_health_says_how_far_a_subscription_is(shop: Shop) -> None:
 
 def test_a_delivery_is_sent_again(api: Api) -> None:
     shop = Shop(api, "again")
-    before = len(api.changes)
+    changed, woken = len(api.changes), len(api.woken)
     path = f"/v1/deliveries/{delivery_id(shop.no, shop.positions[4])}"
     again = shop.api.post(f"{path}/resend", None, 202)
     assert again["state"] in ("pending", "retrying")
     assert again["sequence"] == 5
-    assert len(api.changes) == before + 1
+    assert api.woken[woken:] == [0]
+    assert len(api.changes) == changed, "the caches of everybody were dropped for one delivery"
     shop.api.post(f"/v1/deliveries/{delivery_id(shop.no, shop.positions[8])}/resend", None, 404)
     shop.api.call("DELETE", f"/v1/subscriptions/{shop.id}")
     assert shop.api.post(f"{path}/resend", None, 409)["code"] == "conflict"

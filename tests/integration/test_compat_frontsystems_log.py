@@ -333,6 +333,7 @@ def test_a_resent_event_waits_and_stays_in_the_list_until_it_succeeds(api: Api) 
     failed = log.listed("statuses=404")[0]["webhookEventId"]
     before = len(log.listed("success=false"))
     path = f"/WebhooksEvents/{log.id}/deliver/{failed}"
+    changed, woken = len(api.changes), len(api.woken)
     for _ in range(2):
         answer = log.shop.call("POST", path)
         assert answer.status == 200
@@ -344,7 +345,8 @@ def test_a_resent_event_waits_and_stays_in_the_list_until_it_succeeds(api: Api) 
         f"/v1/subscriptions/{from_uuid('sub', log.id)}/deliveries?state=retrying&limit=200"
     )
     assert [each["position"] for each in native["data"]] == [log.positions[5], log.positions[1]]
-    assert api.changes
+    assert api.woken[woken:] == [0, 0]
+    assert len(api.changes) == changed, "the caches of everybody were dropped for one event"
 
 
 def test_a_resent_event_that_had_arrived_waits_like_any_other(api: Api) -> None:

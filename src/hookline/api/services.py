@@ -15,7 +15,7 @@ from hookline.engine.publish import Publisher
 from hookline.engine.read import Reader
 from hookline.engine.types import EventTypeCatalogue
 from hookline.observe import Metrics
-from hookline.ports import Clock, Sender, Storage, Vault
+from hookline.ports import Clock, Sender, Storage, Vault, Wake
 
 Check = Callable[[], Awaitable[str]]
 """Says in a word how a part is doing; raises ``HooklineError`` if it cannot work."""
@@ -78,6 +78,7 @@ def build_services(
     metrics: Metrics,
     rules: Rules,
     on_change: Callable[[], None],
+    wake: Wake,
     checks: Mapping[str, Check] | None = None,
     options: Options | None = None,
 ) -> Services:
@@ -94,7 +95,7 @@ def build_services(
         event_types=EventTypes(storage, types, clock),
         subscriptions=subscriptions,
         trials=Trials(types, clock, entropy, subscriptions, sender, tokens),
-        replays=Replays(storage, clock, entropy, reader),
+        replays=Replays(storage, clock, entropy, reader, wake),
         reader=reader,
         keyring=KeyRing(storage, clock),
         metrics=metrics,

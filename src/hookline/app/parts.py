@@ -260,6 +260,7 @@ def make_services(
             mail=settings.smtp_url is not None,
         ),
         on_change=changed,
+        wake=parts.wakes.give,
         checks=checks,
         options=Options(
             event_bytes=settings.max_event_bytes,

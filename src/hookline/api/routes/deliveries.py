@@ -155,7 +155,7 @@ ROUTES: list[AnyRoute] = [
     ),
     Route(
         "POST", "/v1/deliveries/{id}/resend", resend_delivery, "Send a delivery again", TAG, DeliveryView,
-        NoQuery, Nothing, scope=Scope.MANAGE, status=202, errors=(NotFound, Conflict), changes=True,
+        NoQuery, Nothing, scope=Scope.MANAGE, status=202, errors=(NotFound, Conflict),
         description="At once and with a fresh retry schedule; event id and sequence stay the same.",
     ),
     Route(

@@ -19,7 +19,7 @@ from hookline.core.model import (
 )
 from hookline.core.reading import refuse
 from hookline.engine.read import DeliveryItem, Reader
-from hookline.ports import Clock, Storage
+from hookline.ports import Clock, Storage, Wake
 
 FINAL_STATES = (DeliveryState.SUCCEEDED, DeliveryState.FAILED, DeliveryState.EXPIRED)
 MAX_RATE = 1_000_000.0
@@ -38,16 +38,18 @@ class Replays:
     """Starts, shows and cancels replay jobs. The delivery worker carries them out."""
 
     def __init__(
-        self, storage: Storage, clock: Clock, entropy: Callable[[int], bytes], reader: Reader
+        self, storage: Storage, clock: Clock, entropy: Callable[[int], bytes], reader: Reader, wake: Wake
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._entropy = entropy
         self._reader = reader
+        self._wake = wake
 
     async def resend(self, tenant: Tenant, delivery_id: str) -> DeliveryItem:
         """Send one delivery again, at once and with a fresh retry schedule; same event id and sequence.
 
+        Whoever recovers calls this thousands of times, so it wakes the worker of the one shard and no other.
         Raises ``NotFound``, and ``Conflict`` if the event is gone or the subscription deleted.
         """
         found = await self._reader.delivery(tenant, delivery_id, attempts=False)
@@ -57,6 +59,7 @@ class Replays:
             raise Conflict("the subscription was deleted")
         position = found.delivery.position
         await self._storage.resend(found.subscription.no, [position], self._clock.now())
+        self._wake.notify({found.subscription.shard})
         changed = await self._storage.get_delivery(found.subscription.no, position)
         return found if changed is None else structs.replace(found, delivery=changed)
 

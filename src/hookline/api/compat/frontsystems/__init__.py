@@ -54,7 +54,7 @@ class FrontSystems:
         Operation("GET", f"{_TYPES}/{{webhookType:path}}/schema", get_schema),
         Operation("GET", _EVENTS, list_events),
         Operation("GET", f"{_EVENTS}/{_EVENT}", get_event),
-        Operation("POST", f"{_EVENTS}/deliver/{_EVENT}", resend_event, KeyScope.MANAGE, changes=True),
+        Operation("POST", f"{_EVENTS}/deliver/{_EVENT}", resend_event, KeyScope.MANAGE),
     )
 
     async def identify(self, services: Services, scope: Scope) -> tuple[Caller, Tenant]:
