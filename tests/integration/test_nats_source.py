@@ -22,7 +22,7 @@ from hookline.engine.publish import PublishLimits
 from hookline.sources.nats import NatsOptions, inspect_bus
 from hookline.sources.nats.intake import Intake
 from tests.support.bus import Bus, bus
-from tests.support.nats import Names, NatsServer, client, shared, single
+from tests.support.nats import Names, NatsServer, client, publish_raw, shared, single
 from tests.support.waiting import eventually, until
 
 
@@ -262,6 +262,27 @@ async def test_bad_messages_do_not_hold_up_the_good_ones(line: Bus):
     async with line.feeding():
         await arrives(line, *(f"e{number}" for number in range(1, 50, 2)))
     assert len(await line.dead()) == 25
+
+
+@pytest.mark.parametrize("subject", [b"%b.shop.order\xff", b"%b.sh\xffop.order:created", b"%b.shop.ord\xe9r"])
+async def test_a_subject_that_is_no_text_ends_as_a_dead_letter(line: Bus, subject: bytes):
+    name = subject % line.names.subject.encode()
+    async with line.feeding():
+        await asyncio.to_thread(publish_raw, line.options.url, name, event("bad"))
+        await line.send("order:created", event("e1"))
+        await arrives(line, "e1")
+    (letter,) = await line.dead()
+    assert letter.headers["Hookline-Subject"] == name.decode(errors="backslashreplace")
+    assert letter.data == event("bad")
+
+
+@pytest.mark.parametrize("headers", [b"rubbish", b"NATS/1.0", b"NATS/1.0 503 \xff\r\n\r\n", b"NATS/1.0 \xff"])
+async def test_headers_that_are_none_do_not_matter(line: Bus, headers: bytes):
+    subject = f"{line.names.subject}.shop.order:created".encode()
+    async with line.feeding():
+        await asyncio.to_thread(publish_raw, line.options.url, subject, event("e1"), headers)
+        await line.send("order:created", event("e2"))
+        await arrives(line, "e1", "e2")
 
 
 async def test_a_message_that_crashes_the_publisher_does_not_stop_the_others(

@@ -204,6 +204,20 @@ async def client(url: str) -> AsyncGenerator[Client]:
         await nc.close()
 
 
+def publish_raw(url: str, subject: bytes, payload: bytes, headers: bytes = b"") -> None:
+    """Publish any bytes as a subject and as headers, as no library would; return once the server has them."""
+    host, _, port = url.rpartition("/")[2].rpartition(":")
+    sizes = b"%d %d" % (len(headers), len(headers + payload)) if headers else b"%d" % len(payload)
+    verb = b"HPUB" if headers else b"PUB"
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        answers = connection.makefile("rb")
+        answers.readline()
+        connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        connection.sendall(b"%b %b %b\r\n%b%b\r\nPING\r\n" % (verb, subject, sizes, headers, payload))
+        answer = answers.readline()
+        assert answer == b"PONG\r\n", answer
+
+
 class Names:
     """Stream and subject names that no other test uses."""
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error, NoServersError, SlowConsumerError
 from nats.js import JetStreamContext
 
@@ -24,13 +25,35 @@ PENDING_BYTES = 16 << 20
 """What may wait to be sent while there is no connection: acknowledgements, in the main."""
 
 
+class _Client(Client):
+    """The library's client, for messages that anybody may have published.
+
+    A server takes any bytes as a subject and as headers. The library breaks the connection over what it cannot read,
+    and then over the same message again, for ever: one publisher could stop the bus for all.
+    """
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        """Bytes that are not UTF-8 are written with a backslash. No tenant and no type has one, so the message ends as a
+        dead letter."""
+        readable = subject.decode(errors="backslashreplace").encode()
+        return super()._build_message(sid, readable, reply, data, headers)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)  # pyright: ignore[reportUnknownMemberType] - untyped there
+        except (ValueError, IndexError):  # they do not even begin as headers do
+            return None
+
+
 @asynccontextmanager
 async def connected(options: NatsOptions, name: str) -> AsyncGenerator[Client]:
     """A client that connects again whenever the connection breaks, for ever.
 
     Raises ``nats.errors.Error`` with the reason if the first connection is not there within ``CONNECT_SECONDS``.
     """
-    nc = Client()
+    nc = _Client()
     try:
         await _connect(nc, options, name)
         yield nc
