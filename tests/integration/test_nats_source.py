@@ -256,6 +256,24 @@ async def test_a_dead_letter_without_room_for_its_headers_is_cut_and_says_so(lin
     assert len(letter.data) > len(payload) - 2000
 
 
+async def test_a_dead_letter_that_fits_without_its_faults_is_whole(line: Bus):
+    tenant = await line.new_tenant("mart", SchemaMode.STRICT)
+    schema = json.dumps(
+        {"type": "object", "required": [f"field{number:03}" for number in range(50)]}
+    ).encode()
+    await line.storage.put_event_type(
+        EventType(tenant.no, "order:created", "An order", 1, 0, 0, schema=schema)
+    )
+    start = b'{"id":"e1","type":"order:created","data":{"x":"'
+    payload = start + b"x" * (line.nc.max_payload - len(start) - 1000) + b'"}}'
+    async with line.feeding():
+        await line.send("order:created", payload, tenant="mart")
+        (letter,) = await eventually(line.dead, lambda dead: len(dead) == 1, "there is a dead letter")
+    assert letter.headers["Hookline-Code"] == "schema_violation"
+    assert letter.data == payload
+    assert "Hookline-Truncated" not in letter.headers
+
+
 async def test_bad_messages_do_not_hold_up_the_good_ones(line: Bus):
     for number in range(50):
         await line.send("order:created", event(f"e{number}") if number % 2 else b"{")

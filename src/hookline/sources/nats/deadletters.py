@@ -45,6 +45,8 @@ class DeadLetters:
         room = self._max_payload - _size(headers)
         if room < len(msg.data):
             headers.pop(FAULTS, None)
+            room = self._max_payload - _size(headers)
+        if room < len(msg.data):
             headers[TRUNCATED] = str(len(msg.data))
             room = self._max_payload - _size(headers)
         await self._js.publish(
