@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 from nats.errors import Error
-from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy
 from nats.js.errors import APIError, NoStreamResponseError
 
 from hookline.client import NatsHookline
@@ -322,19 +322,34 @@ async def test_a_message_that_crashes_the_publisher_does_not_stop_the_others(
     assert letter.headers["Hookline-Code"] == "internal_error"
 
 
-async def test_without_a_place_for_dead_letters_the_message_stays(line: Bus):
+async def test_a_stream_of_dead_letters_that_was_removed_is_made_again(line: Bus):
     async with line.feeding():
         await line.send("order:created", event("e1"))
         await arrives(line, "e1")
         await line.js.delete_stream(line.names.dead_stream)
         await line.send("order:created", b"{")
         await line.send("order:created", event("e2"))
-        await until(lambda: line.metrics.bus_returned.value >= 1, "it was given back")
-        assert await line.left() >= 1
-        await line.source().prepare()
-        await eventually(line.left, lambda left: left == 0, "the message has ended")
+        await arrives(line, "e1", "e2")
     assert len(await line.dead()) == 1
-    assert await line.ids() == ["e1", "e2"]
+
+
+async def test_without_a_place_for_dead_letters_their_messages_stay_and_the_others_go_on(
+    nats_url: str, tmp_path: Path
+):
+    async with bus(nats_url, tmp_path, batch=10) as line:
+        full = {"max_msgs": 1, "discard": DiscardPolicy.NEW, "subjects": [f"{line.names.dead_subject}.*"]}
+        await line.js.delete_stream(line.names.dead_stream)
+        await line.js.add_stream(name=line.names.dead_stream, **full)
+        ids = [f"e{number}" for number in range(300)]
+        for number, event_id in enumerate(ids):
+            await line.send("order:created", event(event_id))
+            if number % 100 == 0:
+                await line.send("order:created", b"{")
+        async with line.feeding():
+            await eventually(line.ids, lambda found: found == ids, "the events are in the log")
+            assert await line.left() == 2
+            await line.js.purge_stream(line.names.dead_stream)
+            await eventually(line.left, lambda left: left == 1, "one more has found a place")
 
 
 # --- failures ---------------------------------------------------------------------------------------------------

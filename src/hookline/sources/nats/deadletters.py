@@ -8,10 +8,12 @@ from collections.abc import Mapping
 import msgspec
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.errors import NoStreamResponseError
 
 from hookline.core.errors import HooklineError
 from hookline.sources.nats.messages import MESSAGE_ID, Place, place_of
 from hookline.sources.nats.options import NatsOptions
+from hookline.sources.nats.streams import prepare_dead
 
 CODE = "Hookline-Code"
 DETAIL = "Hookline-Detail"
@@ -39,7 +41,8 @@ class DeadLetters:
         self._max_payload = max_payload
 
     async def write(self, msg: Msg, error: HooklineError) -> None:
-        """Return once the stream has it. Raises ``nats.errors.Error`` if it has not."""
+        """Return once the stream has it, which is made again if it was removed. Raises ``nats.errors.Error`` if it has
+        not, ``SettingsInvalid`` if it cannot be made."""
         place = place_of(msg)
         headers = _headers(msg, place, error)
         room = self._max_payload - _size(headers)
@@ -49,9 +52,17 @@ class DeadLetters:
         if room < len(msg.data):
             headers[TRUNCATED] = str(len(msg.data))
             room = self._max_payload - _size(headers)
+        payload = msg.data[: max(0, room)] if room < len(msg.data) else msg.data
+        try:
+            await self._publish(self._tenant(msg), payload, headers)
+        except NoStreamResponseError:
+            await prepare_dead(self._js, self._options)
+            await self._publish(self._tenant(msg), payload, headers)
+
+    async def _publish(self, tenant: str, payload: bytes, headers: dict[str, str]) -> None:
         await self._js.publish(
-            f"{self._options.dead_subject}.{self._tenant(msg)}",
-            msg.data[: max(0, room)] if room < len(msg.data) else msg.data,
+            f"{self._options.dead_subject}.{tenant}",
+            payload,
             timeout=PUBLISH_SECONDS,
             stream=self._options.dead_stream,
             headers=headers,

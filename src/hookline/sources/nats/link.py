@@ -35,8 +35,8 @@ class _Client(Client):
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
-        """Bytes that are not UTF-8 are written with a backslash. No tenant and no type has one, so the message ends as a
-        dead letter."""
+        """Bytes that are not UTF-8 are written with a backslash. No tenant and no type has one, so the message
+        ends as a dead letter."""
         readable = subject.decode(errors="backslashreplace").encode()
         return super()._build_message(sid, readable, reply, data, headers)
 

@@ -50,6 +50,8 @@ PING_SECONDS = 10.0
 EARLY = 0.8
 """The part of a pause after which the server may hand out again what was given back: before we ask for the next, so
 that it comes first, in its order."""
+BURY_AGAIN = 5.0
+"""Seconds until a dead letter that could not be written is tried again."""
 WATCH_SECONDS = 5.0
 TELL_SECONDS = 60.0
 """The most often that dead letters get a line in the log."""
@@ -259,10 +261,9 @@ class NatsSource:
                 returned += 1
             else:
                 refused.append((msg, result))
-        buried = await asyncio.gather(*(self._bury(msg, error, dead, delay) for msg, error in refused))
-        returned += buried.count(False)
+        buried = await asyncio.gather(*(self._bury(msg, error, dead) for msg, error in refused))
+        self._metrics.bus_returned.inc(returned + buried.count(False))
         if returned:
-            self._metrics.bus_returned.inc(returned)
             self._tell_returned(returned, results)
         return not returned
 
@@ -306,13 +307,14 @@ class NatsSource:
                 return [HooklineError("the event could not be handled; the server's log has the reason")]
             return [result for body in bodies for result in await self._publish(tenant_id, [body])]
 
-    async def _bury(self, msg: Msg, error: HooklineError, dead: DeadLetters, delay: float) -> bool:
-        """Write the dead letter, and only then end the message. False if that has to be tried again."""
+    async def _bury(self, msg: Msg, error: HooklineError, dead: DeadLetters) -> bool:
+        """Write the dead letter, and only then end the message. False if that has to be tried again: it holds up
+        nobody else."""
         try:
             await dead.write(msg, error)
-        except (Error, OSError) as failure:
+        except (Error, OSError, SettingsInvalid) as failure:
             log.warning("bus_dead_letter_failed", error=_reason(failure))
-            await msg.nak(delay)
+            await msg.nak(BURY_AGAIN)
             return False
         await msg.term()
         self._metrics.bus_dead_letters.inc()

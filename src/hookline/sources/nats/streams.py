@@ -86,8 +86,13 @@ async def prepare(js: JetStreamContext, options: NatsOptions) -> None:
     does not answer.
     """
     await _stream(js, events_config(options), "BUS_STREAM", _events_faults)
-    await _stream(js, dead_config(options), "BUS_DEAD_STREAM", _dead_faults)
+    await prepare_dead(js, options)
     await _consumer(js, options)
+
+
+async def prepare_dead(js: JetStreamContext, options: NatsOptions) -> None:
+    """The part of ``prepare`` that concerns dead letters."""
+    await _stream(js, dead_config(options), "BUS_DEAD_STREAM", _dead_faults)
 
 
 async def _stream(js: JetStreamContext, wanted: StreamConfig, setting: str, check: _Check) -> None:
