@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trustme
+from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy
 from nats.js.errors import APIError, NoStreamResponseError
@@ -521,6 +522,33 @@ async def test_settings_that_changed_are_taken_up(line: Bus):
     await line.source().prepare()
     assert (await line.js.stream_info(line.names.stream)).config.max_bytes == 8 << 20
     assert (await line.js.consumer_info(line.names.stream, "hookline")).config.ack_wait == 30
+
+
+async def test_what_others_changed_in_ours_is_undone(line: Bus):
+    names = line.names
+    stream = (await line.js.stream_info(names.stream)).config
+    consumer = (await line.js.consumer_info(names.stream, "hookline")).config
+    await line.js.update_stream(stream.evolve(discard=DiscardPolicy.OLD, max_msgs=5, max_msg_size=100))
+    await line.js.add_consumer(names.stream, consumer.evolve(max_deliver=3))
+    await line.source().prepare()
+    stream = (await line.js.stream_info(names.stream)).config
+    assert (stream.discard, stream.max_msgs, stream.max_msg_size) == (DiscardPolicy.NEW, -1, -1)
+    assert (await line.js.consumer_info(names.stream, "hookline")).config.max_deliver == -1
+
+
+async def test_a_second_start_changes_nothing(line: Bus):
+    changes: list[str] = []
+
+    async def note(msg: Msg) -> None:
+        changes.append(msg.subject)
+
+    for verb in ("STREAM.UPDATE", "CONSUMER.CREATE", "CONSUMER.DURABLE.CREATE"):
+        await line.nc.subscribe(f"$JS.API.{verb}.{line.names.stream}.>", cb=note)
+        await line.nc.subscribe(f"$JS.API.{verb}.{line.names.dead_stream}", cb=note)
+        await line.nc.subscribe(f"$JS.API.{verb}.{line.names.stream}", cb=note)
+    await line.source().prepare()
+    await line.nc.flush()
+    assert changes == []
 
 
 async def test_a_full_bus_refuses_new_events_and_keeps_the_old(nats_url: str, tmp_path: Path):

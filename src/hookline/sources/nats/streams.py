@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import product
 
 from nats.js import JetStreamContext
@@ -104,7 +104,7 @@ async def _stream(js: JetStreamContext, wanted: StreamConfig, setting: str, chec
         log.info("bus_stream_made", stream=name, replicas=wanted.num_replicas)
         return
     if found.description == MADE_BY_US:
-        if _differs(found, wanted):
+        if _differs(found, wanted, _STREAM_SETTINGS):
             await _refusable(_update(js, wanted), setting, f"the stream {name} cannot be changed")
             log.info("bus_stream_updated", stream=name)
         return
@@ -122,16 +122,31 @@ async def _consumer(js: JetStreamContext, options: NatsOptions) -> None:
         return
     if found.config.description != MADE_BY_US:
         _refuse("BUS_DURABLE", f"the consumer {options.durable} exists", _consumer_faults(found))
-    elif any(getattr(found.config, name) != getattr(wanted, name) for name in _CONSUMER_SETTINGS):
+    elif _differs(found.config, wanted, _CONSUMER_SETTINGS):
         await _refusable(_put(js, options.stream, wanted), "BUS_DURABLE", "the consumer cannot be changed")
 
 
-_STREAM_SETTINGS = ("subjects", "num_replicas", "max_bytes", "max_age", "duplicate_window")
-_CONSUMER_SETTINGS = ("ack_wait", "max_ack_pending", "filter_subject")
+_STREAM_SETTINGS = (
+    "subjects", "retention", "discard", "no_ack", "num_replicas", "max_bytes", "max_age", "max_msgs",
+    "max_msgs_per_subject", "max_msg_size", "duplicate_window",
+)  # fmt: skip
+_CONSUMER_SETTINGS = (
+    "ack_policy", "ack_wait", "max_deliver", "backoff", "max_ack_pending", "filter_subject", "filter_subjects",
+    "headers_only", "inactive_threshold",
+)  # fmt: skip
+"""What has to be as we made it. Anybody can edit a stream of ours, and let it drop events by that."""
+_UNSET: tuple[object, ...] = (None, False, -1, [])
+"""How the server and the library write a setting that has no value."""
 
 
-def _differs(found: StreamConfig, wanted: StreamConfig) -> bool:
-    return any((getattr(found, name) or 0) != (getattr(wanted, name) or 0) for name in _STREAM_SETTINGS)
+def _differs(
+    found: StreamConfig | ConsumerConfig, wanted: StreamConfig | ConsumerConfig, names: Sequence[str]
+) -> bool:
+    return any(_set(getattr(found, name)) != _set(getattr(wanted, name)) for name in names)
+
+
+def _set(value: object) -> object:
+    return 0 if value in _UNSET else value
 
 
 def _events_faults(found: StreamConfig, wanted: StreamConfig) -> Iterator[str]:
@@ -182,6 +197,8 @@ def _consumer_faults(found: ConsumerInfo) -> Iterator[str]:
         yield "its ack policy must be explicit"
     if found.config.max_deliver not in (None, -1):
         yield "its max_deliver must be -1: what could not be stored yet would be dropped"
+    if found.config.headers_only:
+        yield "it hands out headers only; the payloads are needed"
 
 
 def _make(js: JetStreamContext, wanted: StreamConfig) -> Awaitable[StreamInfo]:
