@@ -32,6 +32,7 @@ from hookline.client import (
 )
 from hookline.client.servers import split_login
 from tests.support.scripted import (
+    Handler,
     Script,
     accept,
     answer,
@@ -41,6 +42,7 @@ from tests.support.scripted import (
     slow,
     store_and_hang_up,
 )
+from tests.support.waiting import until
 
 KEY = "hk_test"
 
@@ -267,6 +269,18 @@ def test_many_events_are_sent_in_batches_and_each_has_its_result(server: Script)
     assert max(count for _, _, count in server.requests) == 500
 
 
+def test_patience_counts_from_the_last_answer_not_from_the_first_batch(server: Script):
+    def takes_its_time(handler: Handler) -> None:
+        time.sleep(0.15)
+        accept(handler)
+
+    server.always = takes_its_time
+    server.steps = [takes_its_time, takes_its_time, takes_its_time, answer(503)]
+    with Hookline(server.url, KEY, patience=0.3) as hookline:
+        results = hookline.publish_many([hookline.event("a", n) for n in range(2000)])
+    assert len(results) == len(server.stored) == 2000
+
+
 # --- buffered --------------------------------------------------------------------------------------------------
 
 
@@ -483,6 +497,31 @@ async def test_async_errors_are_the_same(server: Script):
     with pytest.raises(SomeRefused):
         async with AsyncHookline(server.url, KEY, buffered=True) as hookline:
             await hookline.publish("a", 1)
+
+
+async def test_async_patience_is_the_same_for_many():
+    started = time.monotonic()
+    async with AsyncHookline("http://127.0.0.1:9", KEY, patience=0.5, connections=1) as hookline:
+        results = await asyncio.gather(*(hookline.publish("a", n) for n in range(20)), return_exceptions=True)
+    assert {type(result) for result in results} == {Unavailable}
+    assert time.monotonic() - started < 5
+
+
+async def test_async_ending_does_not_wait_for_threads_that_wait_for_the_server(server: Script):
+    server.always = answer(503)
+    hookline = AsyncHookline(server.url, KEY, buffered=True, connections=1)
+    event = hookline.event("a", 1)
+    publishing = [asyncio.create_task(hookline.publish_many([event])) for _ in range(3)]
+    await hookline.publish("a", 2)
+    await until(lambda: server.requests, "the only thread is busy")
+    started = time.monotonic()
+    with pytest.raises(NotSent):
+        await hookline.flush(0.1)
+    with pytest.raises(NotSent):
+        await hookline.close(0.1)
+    assert time.monotonic() - started < 5
+    results = await asyncio.gather(*publishing, return_exceptions=True)
+    assert {type(result) for result in results} <= {Unavailable, Closed}
 
 
 async def test_waiting_does_not_hold_up_the_loop(server: Script):

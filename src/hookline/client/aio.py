@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -75,7 +76,8 @@ class AsyncHookline:
                 return self._inner.offer(event, 0)
             except BufferFull:
                 pass
-        return await self._in_thread(lambda: self._inner.send(event))
+        given = time.monotonic()
+        return await self._in_thread(lambda: self._inner.send_after(event, time.monotonic() - given))
 
     async def publish_many(self, events: Iterable[Event]) -> list[Published | Refused]:
         """See ``Hookline.publish_many``."""
@@ -89,12 +91,12 @@ class AsyncHookline:
 
     async def flush(self, timeout: float = 30.0) -> None:
         """See ``Hookline.flush``."""
-        await self._in_thread(lambda: self._inner.flush(timeout))
+        await _aside(lambda: self._inner.flush(timeout))
 
     async def close(self, timeout: float = 30.0) -> None:
         """See ``Hookline.close``."""
         try:
-            await self._in_thread(lambda: self._inner.close(timeout))
+            await _aside(lambda: self._inner.close(timeout))
         finally:
             self._threads.shutdown(wait=False)
 
@@ -123,3 +125,12 @@ class AsyncHookline:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+async def _aside(work: Callable[[], T]) -> T:
+    """Do it in a thread of its own: the client's may all be waiting for the server."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="hookline-client-end")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    finally:
+        thread.shutdown(wait=False)

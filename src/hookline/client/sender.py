@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from hookline.client.answers import Again, Result, batch_results, one_result, pause_before
 from hookline.client.errors import Refused, Unavailable
@@ -26,10 +28,12 @@ class Sender:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
-    def send(self, event: Event, patience: float, stop: threading.Event) -> Published:
-        """Return once the event is stored. Raises ``Refused``, or ``Unavailable`` after ``patience`` seconds or when
-        ``stop`` is set."""
-        deadline, tries = time.monotonic() + patience, 0
+    def send(self, event: Event, patience: float, stop: threading.Event, waited: float = 0.0) -> Published:
+        """Return once the event is stored. Raises ``Refused``, or ``Unavailable`` after ``patience`` seconds, of which
+        ``waited`` are over, or when ``stop`` is set."""
+        if waited >= patience > 0:
+            raise Unavailable(f"too much was under way for {patience:g} s", [event])
+        deadline, tries = time.monotonic() + patience - waited, 0
         while True:
             result = self._try_one(event)
             if isinstance(result, Published):
@@ -44,25 +48,30 @@ class Sender:
     def send_all(
         self, events: Sequence[Event], patience: float, stop: threading.Event
     ) -> list[Published | Refused]:
-        """The result for each event. Raises ``Unavailable`` with those it is not known of, and ``Refused`` if it is not
-        the events' fault."""
+        """The result for each event. Raises ``Unavailable`` with those it is not known of, once none was answered for
+        ``patience`` seconds, and ``Refused`` if it is not the events' fault."""
         results: dict[int, Published | Refused] = {}
-        left = list(range(len(events)))
+        left = deque(range(len(events)))
         deadline, tries = time.monotonic() + patience, 0
         while left:
-            part = cut([events[index] for index in left])
-            answers = self.try_batch(part)
-            again = [result for result in answers if isinstance(result, Again)]
-            pairs = zip(left, answers, strict=False)
-            results |= {index: result for index, result in pairs if not isinstance(result, Again)}
-            left = [index for index in left if index not in results]
-            if not again:
-                tries = 0
-                continue
-            tries += 1
-            pause = pause_before(tries, max(one.pause for one in again))
-            if time.monotonic() + pause > deadline or stop.wait(pause):
-                raise Unavailable(f"{again[0]}; tried {tries} times", [events[index] for index in left])
+            part = cut([events[index] for index in islice(left, BATCH_EVENTS)])
+            again: list[tuple[int, Again]] = []
+            for result in self.try_batch(part):
+                index = left.popleft()
+                if isinstance(result, Again):
+                    again.append((index, result))
+                else:
+                    results[index] = result
+            left.extendleft(index for index, _ in reversed(again))
+            if len(again) < len(part):
+                deadline, tries = time.monotonic() + patience, 0
+            if again:
+                tries += 1
+                pause = pause_before(tries, max(one.pause for _, one in again))
+                if time.monotonic() + pause > deadline or stop.wait(pause):
+                    raise Unavailable(
+                        f"{again[0][1]}; tried {tries} times", [events[index] for index in left]
+                    )
         return [results[index] for index in range(len(events))]
 
     def try_batch(self, events: Sequence[Event]) -> list[Result]:

@@ -79,11 +79,15 @@ class Hookline:
 
     def send(self, event: Event) -> Published:
         """Publish an event that was made before, under its id. Raises as ``publish`` does."""
+        return self.send_after(event, 0.0)
+
+    def send_after(self, event: Event, waited: float) -> Published:
+        """``send`` for an event that had to wait for its turn: ``waited`` seconds of the patience are over."""
         if self._buffer is not None:
             return self.offer(event, self._full_timeout)
         if self._closed.is_set():
             raise Closed("the client was closed")
-        return self._sender.send(event, self._patience, self._closed)
+        return self._sender.send(event, self._patience, self._closed, waited)
 
     def offer(self, event: Event, timeout: float) -> Published:
         """Put an event into the buffer, waiting for room for ``timeout`` seconds at most. Raises ``BufferFull``."""
