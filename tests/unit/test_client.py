@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,44 @@ def test_what_no_server_accepts_is_refused_at_once(type: str, event_id: str):
         Event.of(type, {}, {"id": event_id})
 
 
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"occurred_at": "yesterday"}, "occurred_at"),
+    ({"occurred_at": "1969-12-31T23:59:59Z"}, "before 1970"),
+    ({"occurred_at": 1_700_000_000}, "occurred_at: is a int"),
+    ({"key": 4471}, "key: is a int"),
+    ({"key": ""}, "key: takes 1 to 256"),
+    ({"correlation_id": "a\nb"}, "correlation_id: takes"),
+    ({"object": {"type": "order"}}, "object: takes a dict of id and type"),
+    ({"object": {"type": "order", "id": 4471}}, "object.id: is a int"),
+    ({"object": "order"}, "object: is a str"),
+    ({"source": {"user": "u"}}, "source: takes"),
+    ({"colour": "red"}, "colour: an event has no such field"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), WRONG)
+def test_fields_that_no_server_accepts_are_refused_at_once(fields: Any, words: str):
+    with pytest.raises((ValueError, TypeError), match=words):
+        Event.of("a", {}, fields)
+
+
+def test_an_id_is_text_in_the_body_too():
+    given: Any = 4471
+    assert json.loads(Event.of("a", 1, {"id": given}).body)["id"] == "4471"
+    assert Event.of("a", 1, {"source": {}, "occurred_at": "2026-03-01T09:30:00"}).body
+
+
+def test_types_of_hooklines_own_are_refused_at_once():
+    with pytest.raises(ValueError, match="hookline"):
+        Event.of("hookline.delivery.failed", {})
+
+
 def test_what_is_no_json_is_refused_at_once_or_made_so():
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(ValueError, match="nested"):
+        Event.of("a", nested)
     with pytest.raises(TypeError):
         Event.of("a", Decimal("1.50"))
     with pytest.raises(ValueError, match="JSON"):
