@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -284,6 +285,50 @@ async def test_over_nats_without_a_stream_patience_ends(nats_url: str):
         with pytest.raises(Unavailable, match="no response from stream") as caught:
             await hookline.publish("order:created", {}, id="e1")
     assert [event.id for event in caught.value.events] == ["e1"]
+
+
+async def test_over_nats_patience_is_for_each_event_not_for_all(nats_url: str, tmp_path: Path):
+    async with (
+        bus(nats_url, tmp_path) as line,
+        NatsHookline(nats_url, "shop", prefix=line.names.subject, patience=0.4, in_flight=1) as hookline,
+    ):
+        count = 0
+        async with asyncio.timeout(30):
+            started = time.monotonic()
+            while time.monotonic() - started < 0.5:  # as many as take longer than the patience, and more
+                await hookline.publish("order:created", 1)
+                count += 1
+            results = await hookline.publish_many([hookline.event("stock", n) for n in range(2 * count)])
+    assert len(results) == 2 * count
+    assert all(isinstance(result, Published) for result in results)
+
+
+async def test_over_nats_a_client_that_published_nothing_closes(nats_url: str):
+    async with NatsHookline(nats_url, "shop"):
+        pass
+
+
+async def test_over_nats_without_patience_there_is_one_try(nats_url: str, tmp_path: Path):
+    async with (
+        bus(nats_url, tmp_path) as line,
+        NatsHookline(nats_url, "shop", prefix=line.names.subject, patience=0) as hookline,
+    ):
+        assert await hookline.publish("order:created", 1, id="e1") == Published("e1")
+
+
+async def test_over_nats_a_missing_permission_is_named(tmp_path: Path):
+    permissions = '{ publish: ["hookline.events.mart.>"], subscribe: ["_INBOX.>"] }'
+    more = f'authorization {{ users: [{{ user: "u", password: "p", permissions: {permissions} }}] }}'
+    server = NatsServer(tmp_path, more=more)
+    try:
+        await server.start()
+        async with NatsHookline(
+            server.url, "shop", user="u", password="p", patience=0.5, timeout=0.5
+        ) as hookline:
+            with pytest.raises(Unavailable, match=r"(?i)permissions violation"):
+                await hookline.publish("order:created", {}, id="e1")
+    finally:
+        server.kill()
 
 
 async def test_over_nats_without_a_server_many_wait_no_longer_than_one(tmp_path: Path):

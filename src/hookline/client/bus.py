@@ -24,7 +24,7 @@ except ImportError as error:  # pragma: no cover - the tests have it
     raise ImportError("publishing over NATS needs nats-py: pip install 'hookline[nats]'") from error
 
 from hookline.client.answers import pause_before
-from hookline.client.errors import Closed, Refused, Unavailable
+from hookline.client.errors import Closed, PublishError, Refused, Unavailable
 from hookline.client.events import Default, Event, EventFields, Published, header_value
 from hookline.client.servers import split_login
 from hookline.client.subjects import PREFIX, message_id_of, subject_of
@@ -90,8 +90,10 @@ class NatsHookline:
         self._connection: NatsOptions = {**login, **connection}
         self._nc = Client()
         self._connecting = asyncio.Lock()
+        self._in_flight = in_flight
         self._room = asyncio.Semaphore(in_flight)
         self._failure: tuple[Exception | None, float] = (None, 0.0)
+        self._said = ""
         self._closed = False
 
     def event(self, type: str, data: Any, **fields: Unpack[EventFields]) -> Event:
@@ -108,7 +110,7 @@ class NatsHookline:
         deadline, tries = time.monotonic() + self._patience, 0
         async with self._room:
             while True:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline and self._patience > 0:
                     raise Unavailable(f"too much was under way for {self._patience:g} s", [event])
                 try:
                     return await self._try(event)
@@ -117,7 +119,7 @@ class NatsHookline:
                     tries += 1
                     pause = pause_before(tries)
                     if time.monotonic() + pause > deadline:
-                        reason = str(error) or type(error).__name__
+                        reason = self._said or str(error) or type(error).__name__
                         raise Unavailable(f"{reason}; tried {tries} times", [event]) from error
                     await asyncio.sleep(pause)
 
@@ -127,13 +129,30 @@ class NatsHookline:
         The stream may get them in another order. Raises ``Unavailable`` with the events of which nothing is known.
         """
         listed = list(events)
-        results = await asyncio.gather(*map(self.send, listed), return_exceptions=True)
-        return _sorted_out(results)
+        results: list[Published | PublishError | None] = [None] * len(listed)
+        waiting = iter(enumerate(listed))
+
+        async def work() -> None:
+            """One after the other, until one is not answered: then those that nobody began wait in vain."""
+            for index, event in waiting:
+                try:
+                    results[index] = await self.send(event)
+                except PublishError as error:
+                    results[index] = error
+                    if not isinstance(error, Refused):
+                        return
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(self._in_flight, len(listed))):
+                tasks.create_task(work())
+        return _sorted_out(listed, results)
 
     async def close(self) -> None:
         """Let go of the connection."""
         self._closed = True
-        await self._nc.close()
+        async with self._connecting:
+            if self._nc.is_connected or self._nc.is_reconnecting:
+                await self._nc.close()
 
     async def __aenter__(self) -> NatsHookline:
         return self
@@ -148,6 +167,7 @@ class NatsHookline:
 
     async def _try(self, event: Event) -> Published:
         js = await self._stream()
+        self._said = ""
         answer = await js.publish(
             subject_of(self._tenant, event.type, self._prefix),
             event.body,
@@ -182,7 +202,7 @@ class NatsHookline:
         connecting = asyncio.create_task(
             nc.connect(
                 self._servers,
-                error_cb=_quiet,
+                error_cb=self._hear,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=1,
                 **self._connection,
@@ -197,6 +217,11 @@ class NatsHookline:
         reason = nc.last_error
         await nc.close()
         raise reason or TimeoutError(f"no NATS server answers within {self._timeout:g} s")
+
+    async def _hear(self, error: Exception) -> None:
+        """What a server refuses (to publish on this subject, say) it does not answer: it says so beside."""
+        self._said = str(error)
+        log.debug("NATS: %s", error)
 
 
 class SyncNatsHookline:
@@ -219,6 +244,7 @@ class SyncNatsHookline:
         self._thread = threading.Thread(target=self._loop.run_forever, name="hookline-nats", daemon=True)
         self._thread.start()
         self._patience = patience + 4 * timeout
+        self._in_flight = in_flight
         self._closed = False
 
         async def make() -> NatsHookline:
@@ -247,7 +273,8 @@ class SyncNatsHookline:
 
     def publish_many(self, events: Iterable[Event]) -> list[Published | Refused]:
         """See ``NatsHookline.publish_many``."""
-        return self._run(self._inner.publish_many(events))
+        listed = list(events)
+        return self._run(self._inner.publish_many(listed), 1 + len(listed) // self._in_flight)
 
     def close(self) -> None:
         """Let go of connection and thread."""
@@ -269,16 +296,18 @@ class SyncNatsHookline:
     ) -> None:
         self.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run(self, work: Coroutine[Any, Any, T], rounds: int = 1) -> T:
+        """Wait for the work. Its own patience ends it; ours is for a loop that is gone: in the child after a fork."""
         if self._closed:
             work.close()
             raise Closed("the client was closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        patience = self._patience * rounds
         try:
-            return future.result(self._patience)
+            return future.result(patience)
         except TimeoutError:
             future.cancel()
-            raise Unavailable(f"no end within {self._patience:g} s") from None
+            raise Unavailable(f"no end within {patience:g} s") from None
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -294,22 +323,20 @@ def _raise_if_final(error: Exception, event: Event) -> None:
         raise Refused(error.code or 400, "refused_by_stream", str(error.description), (), event) from error
 
 
-def _sorted_out(results: Sequence[Published | BaseException]) -> list[Published | Refused]:
+def _sorted_out(
+    events: Sequence[Event], results: Sequence[Published | PublishError | None]
+) -> list[Published | Refused]:
     sorted_out: list[Published | Refused] = []
     unknown: list[Event] = []
     reason = ""
-    for result in results:
+    for event, result in zip(events, results, strict=True):
         if isinstance(result, (Published, Refused)):
             sorted_out.append(result)
-        elif isinstance(result, Unavailable):
-            unknown += result.events
-            reason = str(result)
+        elif result is None or isinstance(result, Unavailable):
+            unknown.append(event)
+            reason = reason if result is None else str(result)
         else:
             raise result
     if unknown:
         raise Unavailable(reason, unknown)
     return sorted_out
-
-
-async def _quiet(error: Exception) -> None:
-    log.debug("NATS: %s", error)
