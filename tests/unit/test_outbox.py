@@ -239,7 +239,24 @@ def test_an_event_may_not_be_too_large() -> None:
     large = Event("a", "x" * 200)
     with pytest.raises(InvalidEvent, match=r"data: the event has \d+ bytes; the limit is 200"):
         row_of(large, Defaults(max_bytes=200))
-    assert row_of(large, Defaults(max_bytes=300))
+    assert row_of(large, Defaults(max_bytes=400))
+
+
+@pytest.mark.parametrize("event_id", ["", "e-1", "x" * 128])
+def test_the_limit_is_that_of_the_event_with_its_id(event_id: str) -> None:
+    """What just fits here fits at the server, too."""
+
+    def fits(letters: int) -> bool:
+        try:
+            row = row_of(Event("a", "x" * letters, id=event_id), Defaults(max_bytes=500))
+        except InvalidEvent:
+            return False
+        assert len(Row(1, row.id, row.tenant, row.body.encode()).event) <= 500
+        return True
+
+    largest = max(filter(fits, range(500)))
+    row = row_of(Event("a", "x" * largest, id=event_id), Defaults(max_bytes=500))
+    assert len(Row(1, row.id, row.tenant, row.body.encode()).event) == 500
 
 
 def test_what_is_no_event() -> None:

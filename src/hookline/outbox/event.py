@@ -117,11 +117,12 @@ def row_of(event: Event, defaults: Defaults) -> Row:
     }
     given = {name: value for name, value in fields.items() if value is not None}
     body = f'{{"type":{_json(event.type)},"data":{data},{_json(given)[1:]}'
-    size = len(body.encode())
+    event_id = event.id or new_id()
+    size = len(body.encode()) + len(f',"id":"{event_id}"')  # as the relay sends it
     if size > defaults.max_bytes:
         message = f"the event has {size} bytes; the limit is {defaults.max_bytes}: send a reference to what is large"
         raise InvalidEvent([Fault("data", message)])
-    return Row(event.id or new_id(), event.tenant or defaults.tenant, body)
+    return Row(event_id, event.tenant or defaults.tenant, body)
 
 
 def new_id() -> str:
