@@ -229,6 +229,19 @@ async def test_one_event_that_spoils_every_batch_is_found() -> None:
     assert results[13] == Rejected("internal_error", "it is internal_error")
 
 
+async def test_a_proxy_with_a_lower_limit_gets_smaller_requests() -> None:
+    def respond(items: list[bytes]) -> tuple[int, bytes]:
+        return (413, b"<html>Request Entity Too Large") if sum(map(len, items)) > 200 else stored(items)
+
+    events = [Row(seq, f"n-{seq}", "", b'{"type":"a","data":1}') for seq in range(40)]
+    events[7] = Row(7, "n-7", "", b'{"type":"a","data":"' + b"x" * 300 + b'"}')
+    async with answering(respond) as made:
+        results = await made.publish(events)
+    assert [result for result in results if result != STORED] == [results[7]]
+    assert isinstance(results[7], Rejected)
+    assert results[7].code == "too_large"
+
+
 async def test_items_fare_on_their_own() -> None:
     def respond(items: list[bytes]) -> tuple[int, bytes]:
         faults = [{"field": "data.total", "message": "is no number"}]

@@ -18,6 +18,7 @@ from hookline.core.errors import (
     Overloaded,
     SettingsInvalid,
     StorageUnavailable,
+    TooLarge,
     Unauthorized,
 )
 from hookline.core.model import Tenant
@@ -33,6 +34,7 @@ STORE_SECONDS = 45.0
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 NO_TENANT = "the event names no tenant, and the relay has none for such events"
+TOO_LARGE = "something between the relay and the server does not let a request of this size pass"
 CRASHED = "the event could not be handled; the server's log has the reason"
 
 
@@ -216,7 +218,7 @@ class HttpTarget:
         if common is not None:
             return [common] * len(events)
         if len(events) == 1:
-            return [Rejected(problem.code, problem.reason)]
+            return [Rejected(problem.code or TooLarge.code, problem.reason or TOO_LARGE)]
         half = len(events) // 2
         return [*await self._send(tenant, events[:half]), *await self._send(tenant, events[half:])]
 
@@ -266,8 +268,9 @@ def _problem(body: bytes) -> _Problem:
         return _Problem()
 
 
-_UNFIT = (400, 413, 422, 500)
-"""Answers to a whole batch that one of its events can be the reason of. A 500 without a code is a proxy's."""
+_UNFIT = (400, 422, 500)
+"""Answers to a whole batch that one of its events can be the reason of. A 500 without a code is a proxy's. So may a 413
+be: then its limit is below that of the server, and below what we send at a time."""
 
 
 def _common(status: int, problem: _Problem, tenant: str) -> Result | None:
@@ -276,6 +279,6 @@ def _common(status: int, problem: _Problem, tenant: str) -> Result | None:
         return _unknown(tenant) if tenant else Held(NO_TENANT)
     if status == 403:
         return Held(problem.detail or "the key may not publish")
-    if status in _UNFIT and problem.code:
+    if status == TooLarge.status or (status in _UNFIT and problem.code):
         return None
     return Later(f"answer {status}: {problem.detail or 'not as Hookline answers; is the URL right?'}")
