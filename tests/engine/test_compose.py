@@ -13,9 +13,9 @@ from standardwebhooks import Webhook
 
 from hookline.core.errors import InvalidInput
 from hookline.core.ids import attempt_id
-from hookline.core.model import SigningKey, Subscription
+from hookline.core.model import Event, SigningKey, Subscription
 from hookline.core.signing import public_key
-from hookline.engine.compose import MASK, request_body
+from hookline.engine.compose import MASK, Composer, request_body
 from hookline.ports import ErrorClass
 from hookline.verify import VerificationError, verify
 from tests.engine.endpoints import Arrival, Endpoint, Reply
@@ -407,3 +407,25 @@ async def test_an_expired_key_is_not_used_even_if_the_worker_has_run_for_long(st
     await stage.publish()
     await stage.settled(subscription, 3)
     assert len(endpoint.arrivals[2].headers["webhook-signature"].split(" ")) == 1
+
+
+# --- what cannot be composed -----------------------------------------------------------------------------
+
+
+async def test_an_event_that_makes_no_request_fails_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    whole = Composer.body
+
+    def broken(composer: Composer, event: Event, sequence: int) -> bytes:
+        if event.id == "e2":
+            raise OverflowError("date value out of range")
+        return whole(composer, event, sequence)
+
+    monkeypatch.setattr(Composer, "body", broken)
+    subscription, endpoint = await stage.subscribe(retry={"kind": "none"})
+    for _ in range(3):
+        await stage.publish()
+    await stage.settled(subscription, 3)
+    assert await stage.states(subscription) == ["succeeded", "failed", "succeeded"]
+    assert [arrival.headers["webhook-id"] for arrival in endpoint.arrivals] == ["e1", "e3"]
+    (attempt,) = await stage.attempts(subscription, 2)
+    assert attempt.error == ErrorClass.INTERNAL

@@ -15,7 +15,7 @@ from hookline.engine.dispatch import outcomes
 from hookline.engine.dispatch.lane import Job, Lane
 from hookline.engine.record import Recorder
 from hookline.engine.tokens import TokenCache
-from hookline.observe import Metrics
+from hookline.observe import Metrics, log
 from hookline.ports import Clock, ErrorClass, Outcome, Request, Sender
 
 WARN_FRACTION = 0.5
@@ -23,6 +23,8 @@ WARN_FRACTION = 0.5
 WARN_LEAD = 0.25
 """The part of ``disable_after`` that lies at least between the warning and the end, for the owner to act in. It counts
 where failures are rare: then the first one after the warning is due may come long after ``disable_after``."""
+
+NOT_COMPOSED = "the request could not be composed; the server's log has the reason"
 
 
 class Chance(Struct, frozen=True):
@@ -88,7 +90,12 @@ class Deliverer:
 
     def _send(self, job: Job, token: str) -> None:
         now = self._clock.now()
-        composed = job.lane.composer.compose(job.event, job.sequence, job.attempts + 1, now, token)
+        try:
+            composed = job.lane.composer.compose(job.event, job.sequence, job.attempts + 1, now, token)
+        except Exception as error:  # noqa: BLE001 - one event must not stop its lanes for ever
+            log.error("request_not_composed", event_id=job.event.id, exc_info=error)
+            self._unsent(job, ErrorClass.INTERNAL, NOT_COMPOSED)
+            return
         done = partial(self._done, job, composed, now)
         self._sender.start(composed.request, partial(self._check_token, job, token, done) if token else done)
 
