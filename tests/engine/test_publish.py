@@ -277,6 +277,11 @@ async def test_drain_returns_when_all_that_waited_is_stored(stage: Stage):
         (b'{"type":"t","data":1,"extra":1}', InvalidInput, "extra"),
         (b'{"type":"t","data":1,"id":"a.b"}', InvalidInput, "id"),
         (b'{"type":"t","data":1,"occurred_at":"yesterday"}', InvalidInput, "occurred_at"),
+        (
+            b'{"type":"t","data":1,"occurred_at":"9999-12-31T23:59:59-05:00"}',
+            InvalidInput,
+            "occurred_at",
+        ),
         (b'{"type":"hookline.test","data":1}', InvalidInput, "type"),
         (b'{"type":"t","data":1,"key":""}', InvalidInput, "key"),
         (b'{"type":"t","data":nope}', InvalidJson, ""),

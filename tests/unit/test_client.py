@@ -95,6 +95,7 @@ def test_what_no_server_accepts_is_refused_at_once(type: str, event_id: str):
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"occurred_at": "yesterday"}, "occurred_at"),
     ({"occurred_at": "1969-12-31T23:59:59Z"}, "before 1970"),
+    ({"occurred_at": "9999-12-31T23:59:59-05:00"}, "after the year 9999"),
     ({"occurred_at": 1_700_000_000}, "occurred_at: is a int"),
     ({"key": 4471}, "key: is a int"),
     ({"key": ""}, "key: takes 1 to 256"),

@@ -210,6 +210,8 @@ def test_payloads_without_an_end() -> None:
         ("2026-13-01", "RFC 3339"),
         ("1969-12-31T23:59:59Z", "1970"),
         (datetime(1969, 1, 1, tzinfo=UTC), "1970"),
+        (datetime(9999, 12, 31, 23, tzinfo=timezone(-timedelta(hours=5))), "9999"),
+        ("9999-12-31T23:59:59-05:00", "9999"),
         (1_772_357_400, "int"),
     ],
 )

@@ -18,6 +18,7 @@ _TYPE = re.compile(r"[A-Za-z0-9_.:\-/]{1,128}")
 _OWN = "hookline."
 _LETTERS = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _VERSION_7 = 0x7 << 76 | 0b10 << 62
 _RANDOM_BITS = (1 << 80) - 1 & ~(0xF << 76 | 0b11 << 62)
@@ -111,8 +112,8 @@ def _time(given: object) -> str:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"occurred_at {text!r}: is no RFC 3339 time such as 2026-03-01T09:30:00Z") from None
-    if (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) < _EPOCH:
-        raise ValueError(f"occurred_at {text!r}: lies before 1970")
+    if not _EPOCH <= (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) <= _END:
+        raise ValueError(f"occurred_at {text!r}: lies before 1970 or after the year 9999")
     return text
 
 

@@ -8,6 +8,8 @@ from functools import lru_cache
 from hookline.core.model import Millis
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+"""An offset can lead beyond it, to a time that RFC 3339 has no text for."""
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -25,7 +27,7 @@ def _second(seconds: int) -> str:
 def parse_rfc3339(text: str) -> Millis:
     """The time as milliseconds; a date alone is its midnight in UTC, a time without offset is UTC.
 
-    Raises ``ValueError`` for anything that is no time or lies before 1970.
+    Raises ``ValueError`` for anything that is no time, lies before 1970 or, in UTC, after the year 9999.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -33,4 +35,6 @@ def parse_rfc3339(text: str) -> Millis:
     time = (moment - _EPOCH) // _MILLISECOND
     if time < 0:
         raise ValueError("lies before 1970")
+    if moment > _END:
+        raise ValueError("lies after the year 9999")
     return time

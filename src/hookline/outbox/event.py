@@ -29,6 +29,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9_:\-]{1,128}")
 _TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 _OWN: Final = "hookline."
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_END: Final = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 
 
 class ObjectRef(TypedDict):
@@ -232,6 +233,8 @@ def _moment_faults(moment: datetime) -> list[Fault]:
         ]
     if moment < _EPOCH:
         return [Fault("occurred_at", "lies before 1970")]
+    if moment > _END:
+        return [Fault("occurred_at", "lies after the year 9999, as it is in UTC")]
     return []
 
 
