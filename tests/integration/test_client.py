@@ -224,6 +224,23 @@ hookline.close()
     assert sorted(ids(shop)) == sorted([f"p{n}" for n in range(200)] + [f"c{n}" for n in range(100)])
 
 
+def test_a_client_for_asyncio_goes_on_in_a_child(shop: Api):
+    text = f"""
+import asyncio
+from hookline.client import AsyncHookline
+one = AsyncHookline({url(shop)!r}, {shop.key!r})
+asyncio.run(one.publish('order:created', 1, id='parent'))
+child = os.fork()
+if child == 0:
+    asyncio.run(asyncio.wait_for(one.publish('order:created', 2, id='child'), 10))
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+asyncio.run(one.close())
+"""
+    program(shop, text)
+    assert sorted(ids(shop)) == ["child", "parent"]
+
+
 def test_the_client_loads_nothing_of_the_server_and_no_library():
     text = "import sys, json, hookline.client; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(

@@ -563,6 +563,17 @@ async def test_async_ending_does_not_wait_for_threads_that_wait_for_the_server(s
     assert {type(result) for result in results} <= {Unavailable, Closed}
 
 
+@pytest.mark.parametrize("buffered", [False, True])
+async def test_async_after_the_end_it_says_so(server: Script, buffered: bool):
+    async with AsyncHookline(server.url, KEY, buffered=buffered) as hookline:
+        await hookline.publish("a", 1)
+    await hookline.close()
+    with pytest.raises(Closed):
+        await hookline.publish("a", 2)
+    with pytest.raises(Closed):
+        await hookline.publish_many([hookline.event("a", 3)])
+
+
 async def test_waiting_does_not_hold_up_the_loop(server: Script):
     gate = threading.Event()
     server.always = slow(gate)

@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from hookline.client.buffer import Buffering, OnRefused
-from hookline.client.errors import BufferFull, PublishError, Refused
+from hookline.client.errors import BufferFull, Closed, PublishError, Refused
 from hookline.client.events import Default, Event, EventFields, Published
+from hookline.client.forks import watch
 from hookline.client.sync import Hookline, log
 
 T = TypeVar("T")
@@ -59,7 +60,10 @@ class AsyncHookline:
             default=default,
         )
         self._buffered = bool(buffered)
-        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="hookline-client")
+        self._connections = connections
+        self._closed = False
+        self.after_fork()
+        watch(self)
 
     def event(self, type: str, data: Any, **fields: Unpack[EventFields]) -> Event:
         """See ``Hookline.event``."""
@@ -98,7 +102,12 @@ class AsyncHookline:
         try:
             await _aside(lambda: self._inner.close(timeout))
         finally:
+            self._closed = True
             self._threads.shutdown(wait=False)
+
+    def after_fork(self) -> None:
+        """See ``Forkable``."""
+        self._threads = ThreadPoolExecutor(self._connections, thread_name_prefix="hookline-client")
 
     async def __aenter__(self) -> AsyncHookline:
         return self
@@ -124,6 +133,8 @@ class AsyncHookline:
         return None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise Closed("the client was closed")
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 

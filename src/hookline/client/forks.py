@@ -11,7 +11,7 @@ class Forkable(Protocol):
     """What has to begin anew in a child."""
 
     def after_fork(self) -> None:
-        """Forget locks, threads, connections and what waits, without touching them."""
+        """Forget locks, threads and what waits, without touching them; let go of connections."""
         ...
 
 

@@ -85,7 +85,9 @@ class Endpoint:
             connection.close()
 
     def after_fork(self) -> None:
-        """See ``Forkable``."""
+        """See ``Forkable``. What is closed here stays open for the parent."""
+        for connection in self._idle:
+            connection.close()
         self._idle = []
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(self._connections)
