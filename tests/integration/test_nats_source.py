@@ -634,6 +634,13 @@ async def test_more_replicas_than_servers_are_refused_with_the_reason(line: Bus)
     assert "replicas" in caught.value.faults[0].message
 
 
+async def test_a_server_without_the_room_is_told_with_a_way_out(line: Bus):
+    line.options = NatsOptions(url=line.options.url, max_bytes=1 << 50, **Names().options())
+    with pytest.raises(SettingsInvalid) as caught:
+        await line.source().prepare()
+    assert "HOOKLINE_BUS_MAX_BYTES" in caught.value.faults[0].message
+
+
 async def test_the_report_tells_lag_and_dead_letters(line: Bus):
     for number in range(5):
         await line.send("order:created", event(f"e{number}"))

@@ -219,7 +219,7 @@ async def _refusable(change: _Change, setting: str, what: str) -> None:
         await change
     except APIError as error:
         if error.code is not None and (error.code < 500 or error.err_code in _WRONG):
-            _refuse(setting, what, [str(error.description)])
+            _refuse(setting, what, [f"{error.description}{_WAY_OUT.get(error.err_code or 0, '')}"])
         raise
 
 
@@ -229,6 +229,13 @@ _WRONG = (
     10074,  # replicas > 1 without a cluster
 )
 """Codes of the server for settings that will be refused next time, too (nats-server, errors.json)."""
+
+
+_NO_ROOM = (
+    "; the server must have room for HOOKLINE_BUS_MAX_BYTES and HOOKLINE_BUS_DEAD_MAX_BYTES together: "
+    "lower them, or raise its max_file_store"
+)
+_WAY_OUT = {10047: _NO_ROOM}
 
 
 def _refuse(setting: str, what: str, faults: _Faults) -> None:
