@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -258,6 +260,26 @@ async def test_items_fare_on_their_own() -> None:
     async with answering(respond) as made:
         results = await made.publish(rows("a", "b", "c"))
     assert results == [STORED, Later("full"), Rejected("schema_violation", "bad\ndata.total: is no number")]
+
+
+def test_a_silent_server_does_not_hold_up_the_end_of_the_program() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        async def main() -> None:
+            made = HttpTarget(f"http://127.0.0.1:{silent.getsockname()[1]}", "hk_key")
+            publishing = asyncio.create_task(made.publish(rows("a")))
+            connection, _ = await asyncio.to_thread(silent.accept)
+            await asyncio.to_thread(connection.recv, 1)
+            publishing.cancel()
+            await asyncio.wait([publishing])
+            await made.close()
+            silenced.append(connection)
+
+        silenced: list[socket.socket] = []
+        started = time.monotonic()
+        asyncio.run(main())
+        assert time.monotonic() - started < 10
+        silenced[0].close()
 
 
 async def test_a_server_that_is_not_there_or_hangs_up() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from concurrent.futures import Future
+from functools import partial
+from typing import Protocol, TypeVar
 
 import msgspec
 import urllib3
@@ -27,6 +30,7 @@ from hookline.engine.publish import Published
 from hookline.observe import log
 from hookline.sources.outbox.results import STORED, Held, Later, Rejected, Result, Row, reason_of
 
+T = TypeVar("T")
 FindTenant = Callable[[str], Awaitable[Tenant | None]]
 
 STORE_SECONDS = 45.0
@@ -208,7 +212,7 @@ class HttpTarget:
 
     async def _send(self, tenant: str, events: list[bytes]) -> list[Result]:
         try:
-            status, body = await asyncio.to_thread(self._exchange, tenant, b"[%b]" % b",".join(events))
+            status, body = await _aside(partial(self._exchange, tenant, b"[%b]" % b",".join(events)))
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             return [Later(f"no answer: {error}")] * len(events)
         if status == 200:
@@ -226,6 +230,23 @@ class HttpTarget:
         headers: dict[str, str] = self._headers | ({"hookline-tenant": tenant} if tenant else {})
         answer = self._pool.request("POST", self._url, body=body, headers=headers, redirect=False)
         return answer.status, answer.data
+
+
+async def _aside(work: Callable[[], T]) -> T:
+    """Do it in a thread that nothing waits for when the program ends: a server may be silent for longer than a relay
+    has to stop."""
+    outcome: Future[T] = Future()
+    threading.Thread(target=_work, args=(work, outcome), name="hookline-relay-http", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
+
+
+def _work(work: Callable[[], T], outcome: Future[T]) -> None:
+    if not outcome.set_running_or_notify_cancel():
+        return
+    try:
+        outcome.set_result(work())
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the result is awaited
+        outcome.set_exception(error)
 
 
 def _require(fine: bool, field: str, message: str) -> None:
