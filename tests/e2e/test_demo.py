@@ -4,13 +4,15 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
-import tempfile
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hookline.demo import options_of
 
 
 async def start_demo(temporary: Path, *arguments: str) -> Process:
@@ -66,8 +68,31 @@ def is_empty(folder: Path) -> bool:
     return not list(folder.iterdir())
 
 
-async def test_what_makes_no_sense_is_said_at_once():
-    demo = await start_demo(Path(tempfile.gettempdir()), "--events", "0")
-    _, errors = await asyncio.wait_for(demo.communicate(), 30)
-    assert demo.returncode == 2
-    assert b"must be between 1 and 100000" in errors
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--events", "0"], "--events: must be a number from 1 to 100000"),
+        (["--events", "many"], "--events: must be a number from 1 to 100000"),
+        (["--seconds", "nan"], "--seconds: must be a number from 0 to 3600"),
+        (["--port", "99999"], "--port: must be a number from 0 to 65535"),
+        (["--svg", "/nowhere/day.svg"], "--svg: /nowhere/day.svg cannot be written"),
+    ],
+)
+def test_what_makes_no_sense_is_said_at_once(
+    arguments: list[str], told: str, capfd: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as ended:
+        options_of(arguments)
+    assert ended.value.code == 2
+    assert told in capfd.readouterr().err
+
+
+async def test_the_server_of_somebody_else_is_left_alone(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        demo = await start_demo(tmp_path, "--events", "1", "--port", str(other.getsockname()[1]))
+        _, errors = await asyncio.wait_for(demo.communicate(), 30)
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody called
+            other.accept()
+    assert demo.returncode == 1
+    assert b"cannot be had (Address already in use)" in errors

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from hookline.demo.run import Options
+
+T = TypeVar("T", int, float)
 
 EXIT_TERMINATED = 143  # 128 + SIGTERM, as shells have it
 
@@ -93,22 +96,48 @@ def parser() -> argparse.ArgumentParser:
         description="A day of a shop through a server of its own: 63 event types of real platforms, eight "
         "receivers that fail, dawdle, limit and go away, and a check of every single delivery.",
     )
-    parser.add_argument("--events", type=_count, default=3000, metavar="N", help="events of the day (3000)")
+    parser.add_argument(
+        "--events", type=_within(int, 1, 100_000), default=3000, metavar="N", help="events of the day (3000)"
+    )
     parser.add_argument("--seed", type=int, default=7, metavar="N", help="another number, another day (7)")
     parser.add_argument(
-        "--seconds", type=float, default=25.0, metavar="S", help="how long the day takes (25)"
+        "--seconds",
+        type=_within(float, 0, 3600),
+        default=25.0,
+        metavar="S",
+        help="how long the day takes (25)",
     )
     parser.add_argument("--fast", action="store_true", help="publish as fast as the server takes it")
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="port of the server (a free one)")
+    parser.add_argument(
+        "--port", type=_within(int, 0, 65535), default=0, metavar="N", help="port of the server (a free one)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print the closing account as JSON")
     parser.add_argument("--no-live", action="store_true", help="plain lines in place of the live table")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="show nothing, and save a picture of it all")
+    parser.add_argument(
+        "--svg", type=_picture, metavar="FILE", help="show nothing, and save a picture of it all"
+    )
     return parser
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 100_000:
-        raise argparse.ArgumentTypeError("must be between 1 and 100000")
-    return number
+def _within(kind: type[T], least: int, most: int) -> Callable[[str], T]:
+    """Reads a number between two bounds."""
+
+    def read(text: str) -> T:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from {least} to {most}")
+        return number
+
+    return read
+
+
+def _picture(text: str) -> Path:
+    """A file that can be written: to be found out before the day, not after it."""
+    file = Path(text)
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written; name a file in a folder that exists")
+    return file

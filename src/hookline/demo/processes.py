@@ -59,7 +59,7 @@ async def running_server(folder: Path, port: int = 0) -> AsyncGenerator[Server]:
 
     ``port`` of 0 takes a free one. Raises ``ProcessFailed``.
     """
-    port, key = port or _free_port(), f"demo-{secrets.token_urlsafe(24)}"
+    port, key = _free_port(port), f"demo-{secrets.token_urlsafe(24)}"
     data_dir, log = folder / "data", folder / "server.log"
     data_dir.mkdir()
     environment = _environment(port, key, data_dir)
@@ -88,9 +88,16 @@ def _environment(port: int, key: str, data_dir: Path) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def _free_port(wanted: int) -> int:
+    """The port that is wanted (0: any), so that nobody else's server can be taken for ours. Raises ``ProcessFailed``."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise ProcessFailed(
+                f"--port: {wanted} cannot be had ({error.strerror}); give another one, or none for a free one"
+            ) from error
         return int(probe.getsockname()[1])
 
 
