@@ -285,6 +285,8 @@ async def test_drain_returns_when_all_that_waited_is_stored(stage: Stage):
         (b'{"type":"hookline.test","data":1}', InvalidInput, "type"),
         (b'{"type":"t","data":1,"key":""}', InvalidInput, "key"),
         (b'{"type":"t","data":nope}', InvalidJson, ""),
+        (rb'{"type":"t","data":{"name":"\ud800"}}', InvalidJson, "half of a surrogate pair"),
+        (b'{"type":"t","data":1', InvalidJson, "truncated"),
         (b'{"type":"t","data":"\xff"}', InvalidJson, ""),
         (b'{"type":"t","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", InvalidJson, ""),
         (b'{"type":"t","data":"' + b"x" * (1 << 20) + b'"}', TooLarge, ""),
@@ -294,6 +296,7 @@ async def test_what_is_no_event_is_refused(stage: Stage, body: bytes, error: typ
     with pytest.raises(error) as refused:
         await stage.publisher.publish(stage.shop, body)
     assert place in str([*refused.value.faults, refused.value.detail])
+    assert all(refused.value.detail.startswith(fault.field) for fault in refused.value.faults[:1])
     assert await stored(stage) == []
 
 

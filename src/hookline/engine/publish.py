@@ -30,6 +30,7 @@ from hookline.core.errors import (
 from hookline.core.ids import EVENT_ID, time_ordered
 from hookline.core.matching import name_fault
 from hookline.core.model import OPERATIONAL_PREFIX, Appended, Event, NewEvent, SchemaMode, Tenant
+from hookline.core.reading import refuse
 from hookline.core.sharding import shard_of
 from hookline.core.times import parse_rfc3339
 from hookline.engine.catalogue import Catalogue, TypeEntry
@@ -94,6 +95,7 @@ Waiting = tuple[NewEvent, asyncio.Future[Appended]]
 
 
 _decoder = msgspec.json.Decoder(EventInput)
+_HALF = "a text holds half of a surrogate pair (\\ud800 to \\udfff): write both halves, or the letter itself"
 _DEEP = "the JSON is nested too deeply; flatten it"
 
 
@@ -330,12 +332,18 @@ def _decode(body: bytes) -> EventInput:
         given = _decoder.decode(body)
         body.decode()
     except msgspec.ValidationError as error:
-        raise InvalidInput(str(error), [_fault(str(error))]) from error
+        fault = _fault(str(error))
+        raise InvalidInput(f"{fault.field}: {fault.message}", [fault]) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidJson(str(error)) from error
+        raise InvalidJson(_broken(body, str(error))) from error
     except RecursionError as error:
         raise InvalidJson(_DEEP) from error
     return given
+
+
+def _broken(body: bytes, message: str) -> str:
+    """msgspec takes half of a surrogate pair for the end of the text."""
+    return _HALF if "truncated" in message and body.rstrip().endswith(b"}") else message
 
 
 def _fault(message: str) -> Fault:
@@ -345,9 +353,7 @@ def _fault(message: str) -> Fault:
 
 
 def _check_fields(given: EventInput) -> None:
-    faults = _field_faults(given)
-    if faults:
-        raise InvalidInput(f"the event has {len(faults)} fault(s)", faults)
+    refuse(_field_faults(given))
 
 
 def _field_faults(given: EventInput) -> list[Fault]:
