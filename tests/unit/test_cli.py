@@ -63,6 +63,11 @@ def server():
     made.server_close()
 
 
+def typed(text: bytes) -> io.TextIOWrapper:
+    """Standard input with this in it."""
+    return io.TextIOWrapper(io.BytesIO(text))
+
+
 def answer(status, body):
     return status, json.dumps(body).encode()
 
@@ -104,11 +109,19 @@ def test_a_problem_is_told_with_all_faults(server, capfd):
     assert told == "Error: 2 faults (422 invalid_input)\n  url: must be https\n  and�[2J more\n"
 
 
-@pytest.mark.parametrize("reply", [(200, b"<html>"), (404, b"no"), (302, b"{}"), (500, b"[]")])
+@pytest.mark.parametrize("reply", [(200, b"<html>"), (200, b""), (404, b"no"), (302, b"{}"), (500, b"[]")])
 def test_what_is_not_hookline_is_told(server, reply):
     server.answers.append(reply)
     with pytest.raises(Unreachable, match="is the URL right"):
         Api(server.url).get("/v1/x")
+
+
+@pytest.mark.parametrize("body", [{}, [], {"data": "x"}, 7])
+def test_a_stranger_that_speaks_json_is_told(server, capfd, body):
+    for command in (["events", "list"], ["keys", "list"]):
+        server.answers.append(answer(200, body))
+        assert run([*command, "--url", server.url, "--key", "k"]) == 3
+        assert "is the URL right" in capfd.readouterr().err
 
 
 def test_an_error_without_details_has_its_status(server):
@@ -127,10 +140,20 @@ def test_nothing_listens(server, capfd):
     assert "nothing listens there" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["localhost:8480", "ftp://h/", ""])
+@pytest.mark.parametrize(
+    "url", ["localhost:8480", "ftp://h/", "", "http://", "http://h:x", "http://h:99999", "http://[::1"]
+)
 def test_a_url_must_be_one(url):
-    with pytest.raises(Unreachable, match="http://"):
+    with pytest.raises(Usage, match="http://"):
         Api(url)
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r", "schlüssel", "雪"])
+def test_what_no_header_can_hold_is_told(value):
+    with pytest.raises(Usage, match="HOOKLINE_KEY"):
+        Api("http://127.0.0.1", value)
+    with pytest.raises(Usage, match="HOOKLINE_TENANT"):
+        Api("http://127.0.0.1", "", value)
 
 
 def test_the_operator_key_of_this_machine_is_used_here_and_nowhere_else(server, tmp_path, monkeypatch, capfd):
@@ -186,7 +209,7 @@ def test_a_payload_is_sent_byte_for_byte(server, capfd):
     ],
 )
 def test_a_hyphen_is_standard_input(server, monkeypatch, arguments):
-    monkeypatch.setattr(sys, "stdin", io.StringIO('{"n": 1.50}\n'))
+    monkeypatch.setattr(sys, "stdin", typed(b'{"n": 1.50}\n'))
     server.answers.append(answer(200, {"id": "x", "duplicate": False}))
     assert run([*arguments, "--url", server.url, "--key", "k"]) == 0
     assert b"1.5" in server.requests[0][3]
@@ -207,11 +230,23 @@ def test_a_hyphen_is_standard_input(server, monkeypatch, arguments):
         (["tenants", "lst"], "Did you mean"),
         (["tenants", "list", "--limit", "x"], "Invalid value"),
         (["serve", "--port", "99999"], "accepted: a whole number"),
+        (["tenants", "list", "extra"], "Nothing is expected where this stands: extra"),
+        (["keys", "revoke"], "See hookline keys revoke --help"),
+        (["publish", "a", "{}", "--object", "order"], "--object takes type:id"),
+        (["publish", "a", "{}", "--object", ":4471"], "--object takes type:id"),
+        (["publish", "a", "@a\0b"], "cannot be read"),
+        (["listen", "--port", "99999"], "--port"),
+        (["listen", "--status", "42"], "--status"),
+        (["listen", "--secret", "whsec_%"], "not base64"),
+        (["listen", "--secret", "abc"], "begins with whsec_"),
     ],
 )
 def test_what_makes_no_sense_is_told(arguments, told, capfd):
     assert run(arguments) == 2
-    assert told in capfd.readouterr().err
+    error = capfd.readouterr().err
+    assert told in error
+    assert error.startswith("Error: ")  # all in one form, and no longer than a line
+    assert "╭" not in error
 
 
 def test_files_are_cut_into_batches():
@@ -219,6 +254,7 @@ def test_files_are_cut_into_batches():
     assert [len(batch) for batch in _batches(io.BytesIO(b"\r\n".join(lines)))] == [BATCH_ITEMS, 1]
     large = b"x" * (BATCH_BYTES // 2) + b"\n"
     assert [len(batch) for batch in _batches(io.BytesIO(large * 3 + b"last"))] == [1, 1, 2]
+    assert list(_batches(io.BytesIO(b"a\n\n  \nb"))) == [[(1, b"a\n"), (4, b"b\n")]]  # as an editor counts
 
 
 # --- input and output ------------------------------------------------------------------------------------
@@ -235,8 +271,22 @@ def test_times_may_be_given_as_long_ago():
 def test_values_from_files_and_standard_input(tmp_path, monkeypatch):
     (tmp_path / "x.json").write_text('{"a": 1}\n')
     assert given.json_object(f"@{tmp_path}/x.json", "x") == {"a": 1}
-    monkeypatch.setattr(sys, "stdin", io.StringIO("[1.0]"))
+    monkeypatch.setattr(sys, "stdin", typed(b"[1.0]"))
     assert given.json_text("-", "x") == "[1.0]"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf{}")
+    assert given.json_text(f"@{tmp_path}/x.json", "x") == "{}"
+
+
+def test_what_is_not_utf8_is_told_with_its_place(tmp_path, monkeypatch):
+    (tmp_path / "x.json").write_bytes(b'{"a": "Zo\xeb"}')
+    with pytest.raises(Usage, match=r"x\.json is not UTF-8: byte 9 is 0xeb"):
+        given.text_or_file(f"@{tmp_path}/x.json")
+    monkeypatch.setattr(sys, "stdin", typed(b"\xff"))
+    with pytest.raises(Usage, match="standard input is not UTF-8: byte 0"):
+        given.text_or_file("-")
 
 
 def test_pairs():
@@ -345,22 +395,95 @@ def test_what_the_server_refuses_is_said_in_the_commands_own_words(server, capfd
         assert told.out == ""  # no heading without a list
         errors.append(told.err)
     assert errors[0] == "Error: url: has no scheme (422 invalid_input)\n"  # once is enough
+    several = {"title": "Not valid", "detail": "url: has no scheme (and 1 more)", "code": "invalid_input"}
+    server.answers.append(
+        answer(422, several | {"faults": [fault, {"field": "name", "message": "is empty"}]})
+    )
+    assert run(["events", "list", "--url", server.url, "--key", "k"]) == 1
+    told = capfd.readouterr().err
+    assert told == "Error: Not valid (422 invalid_input)\n  url: has no scheme\n  name: is empty\n"
     assert "--key" in errors[1]
     assert "--tenant" in errors[2]
 
 
 def test_an_item_is_shown_field_by_field(capfd):
-    item = {"id": "x", "retry": {"kind": "list", "delays": [5.0]}, "log": [{"a": 1}], "empty": {}}
+    log = [{"a": 1, "bc": "x"}, {}]
+    headers = [["Server", "x\x1b"], ["Date", "now"]]
+    item = {
+        "id": "x",
+        "retry": {"kind": "list", "delays": [5.0]},
+        "log": log,
+        "headers": headers,
+        "empty": {},
+    }
     output.show_item(item, as_json=False)
     assert capfd.readouterr().out.splitlines() == [
-        "id:    x",
+        "id:      x",
         "retry:",
         "  kind:   list",
         "  delays: 5",
         "log:",
-        '  - {"a": 1}',
-        "empty: -",
+        "  - a:  1",
+        "    bc: x",
+        "  - {}",
+        "headers:",
+        "  - Server: x�",
+        "  - Date: now",
+        "empty:   -",
     ]
+
+
+LATIN = {"PYTHONIOENCODING": "latin-1"}
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def command(
+    *arguments: str | bytes, env: dict[str, str], redirect: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, through a shell that redirects its output."""
+    return subprocess.run(
+        ["sh", "-c", f'"$@" {redirect}', "sh", sys.executable, "-m", "hookline", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="latin-1",
+        timeout=30,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)} | env,
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "shown"), [(LATIN, "name: Zoë \\u96ea"), (ASCII, "name: Zo\\xeb \\u96ea")], ids=["latin", "ascii"]
+)
+def test_what_the_locale_cannot_show_is_escaped(server, env, shown):
+    server.answers += [answer(200, {"name": "Zoë 雪"})] * 2
+    told = command("events", "show", "x", "--url", server.url, "--key", "k", env=env)
+    assert (told.stdout.strip(), told.stderr, told.returncode) == (shown, "", 0)
+    told = command("events", "show", "x", "--json", "--url", server.url, "--key", "k", env=env)
+    assert json.loads(told.stdout) == {"name": "Zoë 雪"}
+
+
+def test_an_argument_in_utf8_arrives_whatever_the_locale_is(server):
+    server.answers.append(answer(202, {"id": "evt_1", "duplicate": False}))
+    told = command("publish", "a", '{"n": "Zoë"}'.encode(), "--url", server.url, "--key", "k", env=ASCII)
+    assert (told.stdout, told.stderr) == ("evt_1\n", "")
+    assert '{"n": "Zoë"}'.encode() in server.requests[0][3]
+    told = command("publish", "a", b'{"n": "Zo\xeb"}', "--url", server.url, "--key", "k", env={})
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "is not UTF-8: byte 9 is 0xeb" in told.stderr
+
+
+def test_output_that_goes_nowhere_is_no_crash(server):
+    server.answers += [answer(200, {"data": [{"id": "x"}]})] * 3
+    list_events = ("events", "list", "--url", server.url, "--key", "k")
+    full = command(*list_events, env={}, redirect="> /dev/full")
+    assert (full.returncode, full.stderr) == (
+        1,
+        "Error: the output cannot be written: No space left on device\n",
+    )
+    closed = command(*list_events, env={}, redirect=">&-")
+    assert (closed.returncode, closed.stderr) == (0, "")
+    assert command("events", "lst", env={}, redirect="2>&-").returncode == 2
 
 
 # --- help and docs ---------------------------------------------------------------------------------------

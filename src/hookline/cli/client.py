@@ -10,11 +10,12 @@ from urllib.parse import quote, urlencode, urlsplit
 import urllib3
 
 from hookline import __version__
-from hookline.cli.failures import ApiRefused, Unreachable
+from hookline.cli.failures import ApiRefused, Unreachable, Usage
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 PAGE = 100
+NO_CONTENT = 204
 
 Query = Mapping[str, str | int | None]
 
@@ -25,12 +26,12 @@ def path(*parts: str) -> str:
 
 
 class Api:
-    """One server, one key. Methods raise ``ApiRefused`` and ``Unreachable``."""
+    """One server, one key. Methods raise ``ApiRefused`` and ``Unreachable``; making it, ``Usage``."""
 
     def __init__(self, url: str, key: str = "", tenant: str = "") -> None:
-        self.url = url.rstrip("/")
-        if urlsplit(self.url).scheme not in ("http", "https"):
-            raise Unreachable(f"{self.url!r} is not a URL that starts with http:// or https://")
+        self.url = _base(url)
+        _check_header(key, "--key or HOOKLINE_KEY")
+        _check_header(tenant, "--tenant or HOOKLINE_TENANT")
         headers = {"accept": "application/json", "user-agent": f"hookline-cli/{__version__}"}
         if key:
             headers["authorization"] = f"Bearer {key}"
@@ -63,11 +64,23 @@ class Api:
         """Send bytes as they are and return the decoded answer."""
         status, answer = self.exchange(method, where, body, content_type=content_type, query=query)
         decoded = _decoded(answer) if answer else None
-        if 200 <= status < 300 and (decoded is not None or not answer):
+        if 200 <= status < 300 and (decoded is not None or status == NO_CONTENT):
             return decoded
         if isinstance(decoded, dict) and status >= 400:
             raise ApiRefused(status, cast("dict[str, Any]", decoded))
-        raise Unreachable(f"{self.url} answers {status}, but not as Hookline does; is the URL right?")
+        raise self._stranger(f"{status}, but not as Hookline does")
+
+    def read_page(self, where: str, query: Query | None = None) -> dict[str, Any]:
+        """One page of a list, or a list that comes whole: its items are in ``data``."""
+        page = self.get(where, query)
+        if isinstance(page, dict):
+            known = cast("dict[str, Any]", page)
+            if isinstance(known.get("data"), list):
+                return known
+        raise self._stranger("with something else than a list")
+
+    def _stranger(self, how: str) -> Unreachable:
+        return Unreachable(f"{self.url} answers {how}; is the URL right?")
 
     def exchange(
         self,
@@ -93,11 +106,27 @@ class Api:
         left, cursor = limit, None
         while True:
             size = min(left, PAGE) if limit else PAGE
-            page = self.get(where, {**(query or {}), "limit": size, "cursor": cursor})
+            page = self.read_page(where, {**(query or {}), "limit": size, "cursor": cursor})
             yield from page["data"]
             left, cursor = left - len(page["data"]), page.get("next")
             if not cursor or (limit and left <= 0):
                 return
+
+
+def _base(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        good = False
+    if not good:
+        raise Usage(f"--url or HOOKLINE_URL: {url!r} is not a URL such as http://127.0.0.1:8480")
+    return url.rstrip("/")
+
+
+def _check_header(value: str, source: str) -> None:
+    if not (value.isascii() and value.isprintable()):
+        raise Usage(f"{source} holds a letter that cannot be in it: a line break, or one beyond ASCII")
 
 
 def _decoded(answer: bytes) -> Any:

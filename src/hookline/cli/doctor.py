@@ -47,7 +47,7 @@ def doctor(*, to: Target = Target()) -> int:
 
 def openapi(*, to: Target = Target()) -> None:
     """Print the server's OpenAPI description (JSON)."""
-    output.put(json.dumps(to.api.get("/openapi.json"), ensure_ascii=False, indent=2))
+    output.put_json(to.api.get("/openapi.json"), indent=2)
 
 
 def _findings(to: Target) -> Iterator[Finding]:
@@ -173,6 +173,6 @@ def _short(answer: bytes) -> str:
 
 def _tell(finding: Finding, *, as_json: bool) -> None:
     if as_json:
-        output.put(json.dumps(vars(finding), ensure_ascii=False))
+        output.put_json(vars(finding))
     else:
         output.put(f"{'ok  ' if finding.ok else 'BAD '} {finding.check}: {finding.detail}")

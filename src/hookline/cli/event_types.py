@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -81,7 +80,7 @@ def export(*, format: Literal["asyncapi", "openapi"] = "asyncapi", to: Target = 
     format
         AsyncAPI 3.0, or the server's OpenAPI 3.1 description with its webhooks.
     """
-    output.put(json.dumps(to.api.get(f"/{format}.json"), ensure_ascii=False, indent=2))
+    output.put_json(to.api.get(f"/{format}.json"), indent=2)
 
 
 @app.command
@@ -93,13 +92,13 @@ def show(name: str, /, *, to: Target = Target()) -> None:
 @app.command
 def schema(name: str, /, *, to: Target = Target()) -> None:
     """Print the JSON Schema of an event type."""
-    output.put(json.dumps(to.api.get(path("event-types", name, "schema")), ensure_ascii=False, indent=2))
+    output.put_json(to.api.get(path("event-types", name, "schema")), indent=2)
 
 
 @app.command
 def example(name: str, /, *, to: Target = Target()) -> None:
     """Print the example payload of an event type."""
-    output.put(json.dumps(to.api.get(path("event-types", name, "example")), ensure_ascii=False, indent=2))
+    output.put_json(to.api.get(path("event-types", name, "example")), indent=2)
 
 
 @app.command

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from hookline.cli import EXIT_FAILED, given, output
 from hookline.cli.client import path
-from hookline.cli.failures import Usage, fault_lines
+from hookline.cli.failures import Usage, told
 from hookline.cli.target import Target
 
 BATCH_ITEMS = 500
@@ -133,7 +133,7 @@ def publish(
     correlation_id
         Ties events of one business process together.
     occurred_at
-        When it happened (RFC 3339). Default: now.
+        When it happened: a time, or 2h for two hours ago. Default: now.
     application
         The application that made the change.
     user
@@ -147,12 +147,11 @@ def publish(
         return _publish_file(file, to)
     if not type or not data:
         raise Usage("an event needs TYPE and DATA; see hookline publish --help")
-    object_type, _, object_id = object.partition(":")
     envelope = given.kept(
         type=type,
         id=id,
-        occurred_at=occurred_at,
-        object=given.kept(type=object_type, id=object_id),
+        occurred_at=given.time(occurred_at),
+        object=_object(object) if object else None,
         source=given.kept(application=application, user_id=user),
         key=order_key,
         correlation_id=correlation_id,
@@ -167,11 +166,18 @@ def publish(
     return 0
 
 
+def _object(text: str) -> dict[str, str]:
+    kind, _, name = text.partition(":")
+    if not kind or not name:
+        raise Usage(f"--object takes type:id, such as order:4471, not {text!r}")
+    return {"type": kind, "id": name}
+
+
 def _publish_file(name: str, to: Target) -> int:
     try:
         source = sys.stdin.buffer if name == "-" else Path(name).expanduser().open("rb")
-    except OSError as error:
-        raise Usage(f"{name} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise Usage(f"{name} cannot be read: {given.reason(error)}") from error
     with source:
         return _publish_lines(source, to)
 
@@ -179,14 +185,14 @@ def _publish_file(name: str, to: Target) -> int:
 def _publish_lines(source: BinaryIO, to: Target) -> int:
     from hookline.cli.progress import Progress
 
-    stored = refused = duplicates = line = 0
+    stored = refused = duplicates = 0
     with Progress("publishing", quiet=to.json) as progress:
         for batch in _batches(source):
+            body = b"".join(text for _, text in batch)
             answer = to.api.send_raw(
-                "POST", path("events", "batch"), b"".join(batch), content_type="application/x-ndjson"
+                "POST", path("events", "batch"), body, content_type="application/x-ndjson"
             )
-            for item in answer["data"]:
-                line += 1
+            for (line, _), item in zip(batch, answer["data"], strict=True):
                 _tell(item, line, to)
                 refused += item["status"] >= 400
                 stored += item["status"] < 400
@@ -201,19 +207,21 @@ def _tell(item: dict[str, Any], line: int, to: Target) -> None:
         to.show(item)
     elif item["status"] >= 400:
         problem: dict[str, Any] = item.get("error") or {}
-        output.complain(f"event {line}: {problem.get('detail', item['status'])}", fault_lines(problem))
+        text, faults = told(problem)
+        output.complain(f"line {line}: {text or item['status']}", faults)
 
 
-def _batches(source: BinaryIO) -> Iterator[list[bytes]]:
-    """The lines that are not blank, in batches bounded in number and bytes."""
-    lines = (line.rstrip(b"\r\n") + b"\n" for line in source if line.strip())
-    batch: list[bytes] = []
+def _batches(source: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
+    """The lines that are not blank with their numbers, in batches bounded in number and bytes."""
+    batch: list[tuple[int, bytes]] = []
     size = 0
-    for line in lines:
+    for number, line in enumerate(source, 1):
+        if not line.strip():
+            continue
         if batch and (len(batch) == BATCH_ITEMS or size + len(line) > BATCH_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(line)
+        batch.append((number, line.rstrip(b"\r\n") + b"\n"))
         size += len(line)
     if batch:
         yield batch

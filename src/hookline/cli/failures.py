@@ -38,19 +38,23 @@ class ApiRefused(Failure):
     """The server answered with an error (RFC 9457)."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        detail = str(problem.get("detail") or problem.get("title") or "no reason given")
+        text, self.faults = told(problem)
         code = problem.get("code")
-        super().__init__(f"{detail} ({status} {code})" if code else f"{detail} ({status})")
-        self.faults = fault_lines(problem)
-        if [f"{place}: {text}" for place, text in self.faults] == [detail]:
-            self.faults = ()  # all of it is said
+        super().__init__(f"{text or 'no reason given'} ({status}{f' {code}' if code else ''})")
         if any(place == "Hookline-Tenant" for place, _ in self.faults):
             self.faults = (("", _NO_TENANT),)
         elif status == 401:
             self.faults = (("", _NO_KEY),)
 
 
-def fault_lines(problem: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The faults of a problem as (place, text)."""
-    faults = cast("list[dict[str, object]]", problem.get("faults") or [])
-    return tuple((str(fault.get("field", "")), str(fault.get("message", ""))) for fault in faults)
+def told(problem: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What a problem says, and its faults as (place, text): nothing of it twice."""
+    detail = str(problem.get("detail") or problem.get("title") or "")
+    given = cast("list[dict[str, object]]", problem.get("faults") or [])
+    faults = tuple((str(fault.get("field", "")), str(fault.get("message", ""))) for fault in given)
+    first = ": ".join(filter(None, faults[0])) if faults else ""
+    if not first or not detail.startswith(first):
+        return detail, faults
+    if len(faults) == 1:
+        return detail, ()
+    return str(problem.get("title") or detail), faults

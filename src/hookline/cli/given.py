@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -19,16 +20,39 @@ Source = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
+def utf8(argument: str) -> str:
+    """An argument of the command line as its writer meant it, whatever the locale says. Raises ``Usage``."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:  # Python could not decode it by the locale, and kept its bytes
+        return _decoded(os.fsencode(argument), f"the argument {argument!a}")
+    return argument
+
+
 def text_or_file(given: str) -> str:
     """The text itself; ``@path`` reads a file, ``-`` standard input."""
     if given == "-":
-        return sys.stdin.read()
+        return _decoded(sys.stdin.buffer.read(), "standard input")
     if not given.startswith("@"):
         return given
+    name = given[1:]
     try:
-        return Path(given[1:]).expanduser().read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Usage(f"{given[1:]} cannot be read: {error}") from error
+        raw = Path(name).expanduser().read_bytes()
+    except (OSError, ValueError) as error:
+        raise Usage(f"{name} cannot be read: {reason(error)}") from error
+    return _decoded(raw, name)
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file cannot be read, without its name. ``ValueError``: its name is none."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _decoded(raw: bytes, what: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Usage(f"{what} is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}") from error
 
 
 def json_text(given: str, what: str) -> str:

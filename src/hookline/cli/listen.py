@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from hookline.cli import output
 from hookline.cli.failures import Usage
@@ -20,9 +20,9 @@ IDLE_SECONDS = 90.0
 
 def listen(
     *,
-    port: int = 9000,
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 9000,
     secret: tuple[str, ...] = (),
-    status: int = 200,
+    status: Annotated[int, Parameter(validator=validators.Number(gte=200, lte=599))] = 200,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Receive webhooks on this machine and show them, until Ctrl-C: for trying out.
@@ -38,6 +38,8 @@ def listen(
     as_json
         Print JSON lines.
     """
+    for one in secret:
+        _check(one)
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), _handler(secret, status, _shown(as_json=as_json)))
     except OSError as error:
@@ -78,6 +80,16 @@ def _handler(
     return Handler
 
 
+def _check(secret: str) -> None:
+    """Find a secret that can never fit before the first request comes."""
+    headers = {"webhook-id": "-", "webhook-timestamp": str(int(time.time())), "webhook-signature": "v1,AAAA"}
+    try:
+        verify(b"", headers, secret)
+    except VerificationError as error:
+        if error.code == "bad_secret":
+            raise Usage(f"--secret: {error}; `hookline subscriptions secrets <id>` shows it") from error
+
+
 def _verdict(body: bytes, headers: dict[str, str], secrets: tuple[str, ...]) -> str:
     if not secrets:
         return "not checked"
@@ -91,7 +103,7 @@ def _verdict(body: bytes, headers: dict[str, str], secrets: tuple[str, ...]) -> 
 def _shown(*, as_json: bool) -> Callable[[dict[str, object]], None]:
     def show(request: dict[str, object]) -> None:
         if as_json:
-            output.put(json.dumps(request, ensure_ascii=False))
+            output.put_json(request)
         else:
             words = [f"{name} {output.cell(request, name)}" for name in ("sequence", "attempt", "signature")]
             output.put(f"{output.cell(request, 'id')}  {', '.join(words)}, answered {request['answer']}")

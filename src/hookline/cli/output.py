@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from hookline.cli.failures import Failure
 
 Item = Mapping[str, Any]
 
@@ -17,6 +25,29 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters: what a tenant stored must not steer the terminal of whoever looks at it."""
 
 
+class OutputFailed(Failure):
+    """What was to be printed could not be written: a full disk behind ``>``, say."""
+
+
+def prepare() -> None:
+    """Make both streams take any text: where a locale lacks a letter, its escape stands for it.
+
+    A stream that the caller has closed (``>&-``) takes everything and keeps nothing.
+    """
+    out, err = cast("TextIO | None", sys.stdout), cast("TextIO | None", sys.stderr)
+    if out is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
+    elif isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="backslashreplace")
+    if err is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - likewise
+
+
+def give_up() -> None:
+    """Let Python's flush at the end of the process succeed although the output goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def complain(message: str, faults: Iterable[tuple[str, str]] = ()) -> None:
     """Say on standard error what went wrong, one line for each fault."""
     lines = [f"Error: {message}", *(f"  {place}: {text}" if place else f"  {text}" for place, text in faults)]
@@ -25,13 +56,33 @@ def complain(message: str, faults: Iterable[tuple[str, str]] = ()) -> None:
 
 def note(message: str) -> None:
     """A remark beside the output."""
-    sys.stderr.write(_CONTROL.sub("�", message) + "\n")
+    text = _CONTROL.sub("�", message)
+    if sys.stderr.isatty():
+        text = "\n".join(
+            textwrap.wrap(text, max(shutil.get_terminal_size().columns, 20), break_on_hyphens=False)
+        )
+    sys.stderr.write(text + "\n")
 
 
 def put(line: str) -> None:
     """One line of output, at once: whoever reads a pipe should not wait."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputFailed(f"the output cannot be written: {error.strerror}") from error
+
+
+def put_json(value: object, *, indent: int | None = None) -> None:
+    """A JSON text, in ASCII where the output's encoding cannot hold every letter."""
+    put(json.dumps(value, ensure_ascii=not _takes_all_letters(), indent=indent))
+
+
+def _takes_all_letters() -> bool:
+    encoding = cast("str | None", sys.stdout.encoding)  # None: text that is kept in memory
+    return encoding is None or codecs.lookup(encoding).name.startswith("utf")
 
 
 def cell(item: object, path: str) -> str:
@@ -64,7 +115,7 @@ def show_list(items: Iterable[Item], columns: Columns, *, as_json: bool) -> None
     """All items: JSON lines, a table on a terminal, or tab-separated lines with a heading."""
     if as_json:
         for item in items:
-            put(json.dumps(item, ensure_ascii=False))
+            put_json(item)
     elif sys.stdout.isatty():
         from hookline.cli import table
 
@@ -85,7 +136,7 @@ def row(item: Item, columns: Columns) -> str:
 def show_item(item: Item, *, as_json: bool) -> None:
     """One item: a JSON line, or a line for each field, inner objects indented."""
     if as_json:
-        put(json.dumps(item, ensure_ascii=False))
+        put_json(item)
     else:
         for line in _lines(item, ""):
             put(line)
@@ -113,4 +164,15 @@ def _nested(value: object) -> list[object]:
 
 def _list_lines(values: Sequence[object], indent: str) -> Iterable[str]:
     for value in values:
-        yield f"{indent}- {_CONTROL.sub('�', _text(value))}"
+        for at, line in enumerate(_part_lines(value)):
+            yield f"{indent}{'  ' if at else '- '}{line}"
+
+
+def _part_lines(value: object) -> Iterable[str]:
+    match value:
+        case dict() if value:
+            return _lines(cast("Item", value), "")
+        case [str() as name, str() as text]:  # a header
+            return [_CONTROL.sub("�", f"{name}: {text}")]
+        case _:
+            return [_CONTROL.sub("�", _text(value))]

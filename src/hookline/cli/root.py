@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from hookline import __version__
 from hookline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from hookline.cli.failures import Failure
-from hookline.cli.output import complain
+from hookline.cli.given import utf8
+from hookline.cli.output import OutputFailed, complain, give_up, prepare
 from hookline.core.errors import HooklineError, SettingsInvalid
 
 _HELP = """A self-hosted platform for event-driven webhooks.
@@ -68,6 +67,7 @@ def build() -> App:
         default_parameter=Parameter(negative=(), show_default=_default),
         result_action="return_value",
         exit_on_error=False,
+        print_error=False,
     )
     for order, (title, commands) in enumerate(_COMMANDS.items()):
         group = Group(title, sort_key=order)
@@ -78,19 +78,33 @@ def build() -> App:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
+    prepare()
     try:
-        return build()(argv) or 0
-    except CycloptsError:
-        return EXIT_USAGE  # cyclopts has told what is wrong
+        return build()([utf8(argument) for argument in argv]) or 0
+    except CycloptsError as error:
+        complain(_told(error), [("", _help_of(error))])
+        return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone (`hookline tail | head`). Python must not fail on the final flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up()  # the reader of our output has gone (`hookline tail | head`)
         return 0
     except Failure as failure:
         complain(str(failure), failure.faults)
+        if isinstance(failure, OutputFailed):
+            give_up()
         return failure.exit_code
     except HooklineError as error:
         complain(error.detail, [(fault.field, fault.message) for fault in error.faults])
         return EXIT_USAGE if isinstance(error, SettingsInvalid) else EXIT_FAILED
+
+
+def _told(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"Nothing is expected where this stands: {' '.join(error.unused_tokens)}"
+    return str(error)
+
+
+def _help_of(error: CycloptsError) -> str:
+    """Where to read what the command takes."""
+    return f"See {' '.join(['hookline', *(error.command_chain or ())])} --help."

@@ -56,7 +56,7 @@ class Target:
 
     def list_whole(self, where: str, columns: Columns, query: Query | None = None) -> None:
         """Print a list of the API that comes in one piece."""
-        self.show_all(self.api.get(where, query)["data"], columns)
+        self.show_all(self.api.read_page(where, query)["data"], columns)
 
     def show_all(self, items: Iterable[Item], columns: Columns) -> None:
         """Print items in the form that was asked for."""
