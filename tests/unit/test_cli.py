@@ -374,10 +374,32 @@ def test_a_stream_lines_up(capfd):
     stream.add([["e1", "pending"], ["event-2", "2026-03-01T09:30:00.123Z"]])
     stream.add([["e3", "failed"]])
     assert capfd.readouterr().out.splitlines() == [
-        "id       state",
+        "id       state (UTC)",
         "e1       pending",
         "event-2  2026-03-01 09:30:00",
         "e3       failed",
+    ]
+
+
+def test_a_stream_leaves_out_what_is_empty_or_has_no_room(capfd, monkeypatch):
+    from hookline.cli.table import Stream
+
+    monkeypatch.setenv("COLUMNS", "24")
+    stream = Stream(["id", "object", "type", "url"])
+    stream.add([["e1", "", "order:created", "https://x.example"]])
+    stream.add([["e2", "", "order:paid", ""]])
+    stream.add([["e3", "o-1", "order:created", ""]])
+    told = capfd.readouterr()
+    assert told.out.splitlines() == [
+        "id  type",
+        "e1  order:created",
+        "e2  order:paid",
+        "id  object",
+        "e3  o-1",
+    ]
+    assert told.err.splitlines() == [
+        "(no room for url: widen the terminal, or use --json)",
+        "(no room for type, url: widen the terminal, or use --json)",
     ]
 
 

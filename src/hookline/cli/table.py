@@ -14,6 +14,7 @@ NARROW = 12
 UNBROKEN = 40
 """What is longer, or has a space in it, may go over several lines."""
 
+_UTC = " (UTC)"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)\.\d{3}Z")
 
 
@@ -27,9 +28,7 @@ def show(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> None:
     width = shutil.get_terminal_size().columns
     shown = _fitting(filled, width)
     _print(shown, width)
-    left_out = [column.heading for column in filled if column not in shown]
-    if left_out:
-        note(f"(no room for {', '.join(left_out)}: widen the terminal, or use --json)")
+    _tell_left_out([column.heading for column in filled if column not in shown])
 
 
 class _Column:
@@ -38,7 +37,7 @@ class _Column:
     def __init__(self, heading: str, cells: Sequence[str]) -> None:
         self.cells = [_TIME.sub(r"\1 \2", cell) for cell in cells]
         is_time = any(shortened != cell for shortened, cell in zip(self.cells, cells, strict=True))
-        self.heading = f"{heading} (UTC)" if is_time else heading
+        self.heading = f"{heading}{_UTC}" if is_time else heading
         longest = max(self.cells, key=len)
         self.breaks = not is_time and any(len(cell) > UNBROKEN or " " in cell for cell in self.cells)
         self.least = max(len(heading), min(NARROW, len(longest))) if self.breaks else self.widest
@@ -79,21 +78,57 @@ def _print(columns: Sequence[_Column], width: int) -> None:
 
 
 class Stream:
-    """Lines of a table that grows while it is printed: each column is as wide as the widest cell so far."""
+    """A table that grows while it is printed: each column is as wide as the widest cell so far.
+
+    Columns that were empty so far, or have no room, are left out. When others are shown than before, there is a new
+    heading.
+    """
 
     def __init__(self, headings: Sequence[str]) -> None:
+        self._headings = list(headings)
         self._widths = [0] * len(headings)
-        self._headings = headings
-        self._begun = False
+        self._shown: list[int] = []
 
     def add(self, rows: Sequence[Sequence[str]]) -> None:
-        """Print rows; a heading above the first."""
-        lines = [[_TIME.sub(r"\1 \2", cell) for cell in row] for row in rows]
-        if lines and not self._begun:
-            self._begun = True
-            lines.insert(0, list(self._headings))
+        """Print rows."""
+        if not rows:
+            return
+        lines = [self._line(row) for row in rows]
+        room = shutil.get_terminal_size().columns
+        filled = [at for at, width in enumerate(self._widths) if width]
+        shown = self._fitting(filled, room)
+        if shown != self._shown:
+            self._shown = shown
+            _tell_left_out([self._headings[at] for at in filled if at not in shown])
+            self._put(self._headings, room)
         for line in lines:
-            self._widths = [max(width, len(cell)) for width, cell in zip(self._widths, line, strict=True)]
-        for line in lines:
-            cells = (cell.ljust(width + GAP) for cell, width in zip(line, self._widths, strict=True))
-            put("".join(cells).rstrip())
+            self._put(line, room)
+
+    def _line(self, row: Sequence[str]) -> list[str]:
+        line: list[str] = []
+        for at, cell in enumerate(row):
+            text = _TIME.sub(r"\1 \2", cell)
+            if text != cell:
+                self._headings[at] = f"{self._headings[at].removesuffix(_UTC)}{_UTC}"
+            if text:
+                self._widths[at] = max(self._widths[at], len(text), len(self._headings[at]))
+            line.append(text)
+        return line
+
+    def _fitting(self, filled: Sequence[int], room: int) -> list[int]:
+        """Each that still has room beside those before it; the first in any case."""
+        shown: list[int] = []
+        for at in filled:
+            if not shown or self._widths[at] <= room:
+                shown.append(at)
+                room -= self._widths[at] + GAP
+        return shown
+
+    def _put(self, line: Sequence[str], room: int) -> None:
+        cells = (line[at].ljust(self._widths[at] + GAP) for at in self._shown)
+        put("".join(cells).rstrip()[:room])
+
+
+def _tell_left_out(headings: Sequence[str]) -> None:
+    if headings:
+        note(f"(no room for {', '.join(headings)}: widen the terminal, or use --json)")

@@ -109,11 +109,15 @@ def parse_attempt_id(text: str) -> tuple[int, Position, int]:
     return subscription_no, position, number
 
 
+_NAMES = {"dlv": "a delivery", "att": "an attempt"}
+
+
 def _parse(prefix: str, text: str, parts: int) -> list[int]:
     head, _, tail = text.partition("_")
     fields = tail.split("-")
     if head != prefix or len(fields) != parts or not all(_is_number(part) for part in fields):
-        raise NotFound(f"{text[:80]!r} is not an id of the form {prefix}_…")
+        example = "-".join([f"{prefix}_1", *["1"] * (parts - 1)])
+        raise NotFound(f"{text[:80]!r} is not the id of {_NAMES[prefix]}; those look like {example}")
     return [_decode(part) for part in fields]
 
 

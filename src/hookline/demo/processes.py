@@ -89,7 +89,7 @@ def _environment(port: int, key: str, data_dir: Path) -> dict[str, str]:
 
 
 def _free_port(wanted: int) -> int:
-    """The port that is wanted (0: any), so that nobody else's server can be taken for ours. Raises ``ProcessFailed``."""
+    """The port that is wanted (0: any), if nobody listens there: else theirs would be taken for our server."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
