@@ -1,6 +1,6 @@
 """Publish events from your program, over HTTP or NATS.
 
-Needs nothing but Python; over NATS also ``nats-py`` (``pip install 'hookline[nats]'``). ::
+Needs nothing but Python; over NATS also ``nats-py`` (the extra ``nats``). ::
 
     from hookline.client import Hookline
 

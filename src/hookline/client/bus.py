@@ -1,4 +1,4 @@
-"""``NatsHookline``: publish over NATS JetStream. Needs ``nats-py`` (``pip install 'hookline[nats]'``).
+"""``NatsHookline``: publish over NATS JetStream. Needs ``nats-py`` (the extra ``nats``).
 
 Stored means stored here, too: the answer comes from the stream, and Hookline takes the event from there whenever it is
 up. What Hookline cannot accept (a violated schema, for example) is not answered but becomes a dead letter
@@ -21,7 +21,9 @@ try:
     from nats.js import JetStreamContext
     from nats.js.errors import APIError
 except ImportError as error:  # pragma: no cover - the tests have it
-    raise ImportError("publishing over NATS needs nats-py: pip install 'hookline[nats]'") from error
+    raise ImportError(
+        "publishing over NATS needs nats-py: pip install nats-py, or hookline with its extra nats"
+    ) from error
 
 from hookline.client.answers import pause_before
 from hookline.client.errors import Closed, PublishError, Refused, Unavailable
