@@ -6,6 +6,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -242,7 +243,7 @@ def test_publishing_a_file_tells_of_each_line(shop, tmp_path):
     done = shop.process("publish", "--file", str(tmp_path / "events"))
     assert done.returncode == 1
     assert "599 published (0 of them were there already), 1 refused" in done.stdout
-    assert "event 4:" in done.stderr
+    assert "line 4: id: takes" in done.stderr
     del lines[3]
     told = shop.run("publish", "--file", "-", text="\n".join(map(json.dumps, lines)))
     assert "599 published (599 of them were there already), 0 refused" in told
@@ -410,9 +411,23 @@ def hookline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_migrate_makes_the_database(tmp_path):
-    assert hookline(tmp_path, "migrate").returncode == 0
-    assert (tmp_path / "data/hookline.db").stat().st_size > 0
-    assert hookline(tmp_path, "migrate").returncode == 0
+    for _ in range(2):
+        done = hookline(tmp_path, "migrate")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert re.fullmatch(r"sqlite:///.*/hookline.db is as version \S+ needs it\n", done.stderr)
+        assert (tmp_path / "data/hookline.db").stat().st_size > 0
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_database_that_is_not_there_is_named(tmp_path, command):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}/shop"
+        done = hookline(tmp_path, command, "--database-url", f"postgresql://me:secret@{address}")
+    assert done.returncode == 1
+    assert f"HOOKLINE_DATABASE_URL: postgresql://me@{address} cannot be used: " in done.stderr
+    assert "refused" in done.stderr
+    assert "secret" not in done.stderr
 
 
 def test_a_server_that_cannot_listen_says_so(server, tmp_path):

@@ -7,8 +7,8 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from msgspec import Struct
 from hookline.api.services import Check, Options, Services, build_services
 from hookline.core.address import AddressRule
 from hookline.core.definition import Rules
-from hookline.core.errors import Fault, SettingsInvalid, TokenRefused
+from hookline.core.errors import Fault, SettingsInvalid, StorageUnavailable, TokenRefused
 from hookline.core.model import Auth, Millis, Retention, Secrets, Subscription, Tenant
 from hookline.core.vault import AesGcmVault
 from hookline.engine.catalogue import Catalogue
@@ -38,6 +38,7 @@ from hookline.sender.curl import CurlSender, default_ca_file
 from hookline.sender.mail import MailSender, trusted
 from hookline.sender.router import RoutedSender
 from hookline.settings import Settings, master_keys
+from hookline.storage.move.postgres import shown
 from hookline.storage.postgres import PostgresStorage, PostgresWake, migrate_database
 from hookline.storage.postgres.connection import Link
 from hookline.storage.sqlite import SqliteStorage
@@ -146,12 +147,23 @@ def make_postgres(settings: Settings) -> PostgresStorage:
 async def migrate_schema(settings: Settings) -> None:
     """Bring the database's schema to this version, with the steps that no node of the version before may meet."""
     storage = make_storage(settings)
-    if isinstance(storage, PostgresStorage):
-        link = Link(settings.database_direct_url or settings.database_url)
-        await migrate_database(link, shards=settings.database_shards, slices=settings.database_slices)
-    else:
-        await storage.open()
-        await storage.close()
+    with _named(settings):
+        if isinstance(storage, PostgresStorage):
+            link = Link(settings.database_direct_url or settings.database_url)
+            await migrate_database(link, shards=settings.database_shards, slices=settings.database_slices)
+        else:
+            await storage.open()
+            await storage.close()
+
+
+@contextmanager
+def _named(settings: Settings) -> Generator[None]:
+    """Tell at the start which database it is that cannot be used, and where it is named."""
+    try:
+        yield
+    except StorageUnavailable as error:
+        url, why = shown(settings.database_url), error.detail.removeprefix("the storage failed: ")
+        raise StorageUnavailable(f"HOOKLINE_DATABASE_URL: {url} cannot be used: {why}") from error
 
 
 def make_wakes(settings: Settings, storage: Storage) -> Wakes:
@@ -198,7 +210,8 @@ async def open_parts(settings: Settings, own_addresses: Sequence[tuple[str, int]
     """Open storage, sender and the rest, and close them in turn at the end. ``own_addresses`` are never called."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     storage = make_storage(settings)
-    await storage.open()
+    with _named(settings):
+        await storage.open()
     clock, metrics = SystemClock(), Metrics()
     vault = AesGcmVault(master_keys(settings), os.urandom)
     sender = make_sender(settings, own_addresses)

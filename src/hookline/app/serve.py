@@ -16,7 +16,7 @@ from typing import cast
 import uvloop
 from msgspec import Struct
 
-from hookline import greeting, logs
+from hookline import __version__, greeting, logs
 from hookline.api.app import create_app, create_watch_app
 from hookline.api.corked import HTTP
 from hookline.api.keyring import follow_changes
@@ -41,6 +41,7 @@ from hookline.engine.types import EventTypeCatalogue, Shelves, follow_folder
 from hookline.observe import log
 from hookline.profiles.folder import CatalogueFolder
 from hookline.settings import Settings, operator_key
+from hookline.storage.move.postgres import shown
 
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a busy thread lets another one run (Python's default is ten times that). The thread that writes
@@ -220,6 +221,7 @@ def _complain(error: BaseException) -> None:
 def run_migrate(settings: Settings) -> int:
     """Bring the database's schema to this version; the exit code."""
     uvloop.run(migrate_schema(settings))
+    print(f"{shown(settings.database_url)} is as version {__version__} needs it", file=sys.stderr)
     return 0
 
 

@@ -265,7 +265,10 @@ def _host(host: str, plain: bool, rule: AddressRule) -> str:
 
 def _literal(address: Address, plain: bool, rule: AddressRule) -> str:
     if reason := rule.refusal(str(address), plain=plain):
-        _refuse(f"is refused: {reason}; use a public https:// address, or have the operator open it")
+        _refuse(
+            f"is refused: {reason}; use a public https:// address, or have the operator open it by "
+            "HOOKLINE_ALLOW_NETWORKS"
+        )
     return str(address)
 
 

@@ -127,7 +127,9 @@ async def waiting(refusal: str) -> AsyncGenerator[None]:
 
 
 def shown(dsn: str) -> str:
-    """The address without its password."""
+    """The address without its password; that of an SQLite file has none."""
+    if not dsn.startswith("postgres"):
+        return dsn
     parts = urlsplit(dsn)
     user, at, place = parts.netloc.rpartition("@")
     kept = f"{user.partition(':')[0]}{at}{place}"
