@@ -164,7 +164,9 @@ def update(
     force
         Take the new schema even if it could break receivers.
     """
-    body = _body(given.kept(description=description, group=group, usage=usage), schema, example)
+    fields = given.kept(description=description, group=group, usage=usage)
+    given.change({**fields, "schema": schema} if schema or example else fields)
+    body = _body(fields, schema, example)
     query = {"force": "true"} if force else None
     to.show(to.api.send_raw("PATCH", path("event-types", name), body, query=query))
 

@@ -107,3 +107,12 @@ def kept(**fields: Any) -> dict[str, Any]:
     return {
         name: value for name, value in fields.items() if value is False or value not in (None, "", (), {}, [])
     }
+
+
+def change(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a change. Raises ``Usage`` if there are none: an empty value counts as not given."""
+    if not fields:
+        raise Usage(
+            "nothing is to be changed: give an option with a value; where there is --spec, null in it empties a field"
+        )
+    return fields

@@ -115,7 +115,7 @@ def update(id: str, /, *, endpoint: str = "", options: Options = Options(), to: 
     endpoint
         Where the events go from now on.
     """
-    to.show(to.api.send("PATCH", path("subscriptions", id), options.body(url=endpoint)))
+    to.show(to.api.send("PATCH", path("subscriptions", id), given.change(options.body(url=endpoint))))
 
 
 @app.command(name="list")

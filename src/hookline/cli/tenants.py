@@ -113,7 +113,7 @@ def update(
     """
     retention = given.kept(events=events_days, attempts=attempts_days, bodies=bodies_days)
     body = given.kept(name=name, profile=profile, schema_mode=schema_mode, retention=retention)
-    to.show(to.api.send("PATCH", path("tenants", id), body))
+    to.show(to.api.send("PATCH", path("tenants", id), given.change(body)))
 
 
 @keys.command(name="create")
