@@ -386,6 +386,31 @@ def test_tail_follows(shop, receiver, what):
     tail.stdout.close()
 
 
+def test_bench_counts_what_arrives_and_cleans_up(shop):
+    told = shop.json("bench", "--events", "50", "--concurrency", "4")
+    assert [told[name] for name in ("events", "accepted", "refused", "delivered", "verified")] == [
+        50, 50, 0, 50, 50,
+    ]  # fmt: skip
+    assert (told["duplicates"], told["gaps"]) == (0, 0)
+    assert 0 < told["publish_p50_ms"] <= told["publish_p99_ms"]
+    assert 0 < told["delivery_p50_ms"] <= told["delivery_p99_ms"]
+    assert told["events_per_second"] == pytest.approx(50 / told["seconds"], rel=0.1)
+    assert "events per second:" in shop.run("bench", "--events", "1")
+    assert shop.lines("subscriptions", "list") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_bench_deletes_its_subscription(shop, number):
+    command = [sys.executable, "-m", "hookline", "bench", "--events", "1000000"]
+    env = shop.env | {"HOOKLINE_URL": shop.url, "HOOKLINE_KEY": shop.key}
+    running = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: shop.lines("events", "list"))
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=DEADLINE)
+    assert (running.returncode, errors) == (130, b"")
+    assert shop.lines("subscriptions", "list") == []
+
+
 def test_doctor_and_openapi(server, tmp_path):
     told = server.run("doctor")
     assert "BAD" not in told

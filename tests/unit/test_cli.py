@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hookline.cli import given, output, reference
+from hookline.cli.bench_receiver import Book
 from hookline.cli.client import Api, path
 from hookline.cli.events import BATCH_BYTES, BATCH_ITEMS, _batches
 from hookline.cli.failures import ApiRefused, Unreachable, Usage
@@ -258,6 +259,49 @@ def test_files_are_cut_into_batches():
     large = b"x" * (BATCH_BYTES // 2) + b"\n"
     assert [len(batch) for batch in _batches(io.BytesIO(large * 3 + b"last"))] == [1, 1, 2]
     assert list(_batches(io.BytesIO(b"a\n\n  \nb"))) == [[(1, b"a\n"), (4, b"b\n")]]  # as an editor counts
+
+
+# --- the bench -------------------------------------------------------------------------------------------
+
+
+def test_bench_says_what_opens_this_machine(server, capfd):
+    fault = {"field": "url", "message": "is refused: 127.0.0.1 is a loopback address"}
+    problem = {"detail": f"url: {fault['message']}", "code": "invalid_input", "faults": [fault]}
+    server.answers.append(answer(422, problem))
+    assert run(["bench", "--url", server.url, "--key", "k"]) == 1
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert "start it with HOOKLINE_ALLOW_NETWORKS=127.0.0.0/8" in told.err
+
+
+def test_bench_needs_its_server_on_this_machine(capfd):
+    assert run(["bench", "--url", "https://hookline.example", "--key", "k"]) == 2
+    assert "not on this machine" in capfd.readouterr().err
+
+
+def test_bench_ends_at_a_refusal_and_cleans_up(server, capfd):
+    server.answers += [
+        answer(201, {"id": "sub_1", "signing": {"secret": "whsec_AAAA"}}),
+        answer(403, {"detail": "this needs the scope publish"}),
+        (204, b""),
+    ]
+    assert run(["bench", "--concurrency", "1", "--json", "--url", server.url, "--key", "k"]) == 1
+    told = capfd.readouterr()
+    outcome = json.loads(told.out)
+    assert (outcome["accepted"], outcome["refused"], outcome["publish_p50_ms"]) == (0, 1, None)
+    assert "scope publish" in told.err
+    assert [request[:2] for request in server.requests][-1] == ("DELETE", "/v1/subscriptions/sub_1")
+
+
+def test_the_bench_book_counts_each_event_once():
+    book = Book()
+    book.arrived("a", 1, genuine=True)
+    book.arrived("b", 2, genuine=False)
+    assert (book.delivered, book.verified, book.duplicates, book.gaps) == (2, 1, 0, 0)
+    book.arrived("b", 2, genuine=True)
+    book.arrived("b", 2, genuine=True)
+    book.arrived("d", 4, genuine=True)
+    assert (book.delivered, book.verified, book.duplicates, book.gaps) == (3, 3, 1, 1)
 
 
 # --- input and output ------------------------------------------------------------------------------------

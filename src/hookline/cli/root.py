@@ -29,6 +29,10 @@ _COMMANDS = {
         "relay": ("relay:relay", "Take events from a program's outbox to a server, until stopped."),
         "demo": ("local:demo", "Run a day of a shop through a server of its own and check every delivery."),
         "doctor": ("doctor:doctor", "Check the settings of this machine and the health of a running server."),
+        "bench": (
+            "bench:bench",
+            "Publish to a running server, receive here, and count what arrives and how fast.",
+        ),
         "openapi": ("doctor:openapi", "Print the server's OpenAPI description."),
     },
     "Events": {

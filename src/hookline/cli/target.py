@@ -45,6 +45,10 @@ class Target:
         url = self.url or self._local_url()
         return Api(url, self.key or _local_key(url), self.tenant)
 
+    def another(self) -> Api:
+        """The same server and key over a connection of its own, for another thread."""
+        return Api(self.api.url, self.key or _local_key(self.api.url), self.tenant)
+
     def _local_url(self) -> str:
         from hookline.settings import load
 
@@ -73,7 +77,7 @@ class Target:
 
 
 def _local_key(url: str) -> str:
-    if not _is_local(url):
+    if not is_local(url):
         return ""
     from hookline.settings import load
 
@@ -83,7 +87,8 @@ def _local_key(url: str) -> str:
     return _read(settings.data_dir / OPERATOR_KEY_FILE)
 
 
-def _is_local(url: str) -> bool:
+def is_local(url: str) -> bool:
+    """Whether a URL leads to this machine by a loopback address."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
