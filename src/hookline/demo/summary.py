@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from hookline.demo.verdict import Report, Row
-from hookline.demo.view import compact_table, milliseconds
+from hookline.demo.view import FULL_WIDTH, compact_table, milliseconds
 
 
 def as_json(report: Report) -> str:
@@ -18,7 +20,11 @@ def as_json(report: Report) -> str:
 
 def show(report: Report, console: Console) -> None:
     """The table, what was published, and the verdict."""
-    console.print(_table(report))
+    narrow = console.width < FULL_WIDTH
+    console.print(_table(report, _SHORT if narrow else _TITLES))
+    if narrow:
+        missing = ", ".join(title for title in _TITLES if title not in _SHORT)
+        console.print(f" (no room for {missing}: widen the terminal, or use --json)")
     console.print(_facts(report))
     console.print()
     if report.ok:
@@ -51,18 +57,21 @@ def _times(account: Report | Row) -> str:
     return f"p50 {milliseconds(account.p50_us)} ms, p99 {milliseconds(account.p99_us)} ms"
 
 
-def _table(report: Report) -> Table:
+def _table(report: Report, titles: Sequence[str]) -> Table:
     table = compact_table(show_footer=True)
-    totals = _totals(report)
+    totals: dict[str, str] = dict(zip(_TITLES, _totals(report), strict=True))
     table.add_column("receiver", footer="all", no_wrap=True)
-    for title, footer in zip(_TITLES, totals, strict=True):
-        table.add_column(title, justify="right", footer=footer, no_wrap=True)
+    for title in titles:
+        table.add_column(title, justify="right", footer=totals[title], no_wrap=True)
     for row in report.rows:
-        table.add_row(row.name, *_figures(row), style="" if row.log_agrees else "red")
+        figures: dict[str, str] = dict(zip(_TITLES, _figures(row), strict=True))
+        table.add_row(row.name, *(figures[title] for title in titles), style="" if row.log_agrees else "red")
     return table
 
 
 _TITLES = ("due", "delivered", "verified", "extra", "gaps", "swaps", "retries", "p50", "p99", "log")
+_SHORT = ("due", "delivered", "verified", "gaps", "swaps", "log")
+"""What says whether anything is wrong, for a narrow terminal."""
 
 
 def _figures(row: Row) -> list[str]:

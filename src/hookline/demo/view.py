@@ -114,11 +114,12 @@ class LiveView:
         return Group(head, bar, self._table())
 
     def _table(self) -> Table:
-        """As many columns as fit: first the words go, then the bars."""
+        """As many columns as fit: first the words go, then the bars, then the times."""
         width = self._console.width
+        numbers = _NUMBERS if width >= FULL_WIDTH else _NUMBERS[:_COUNTS]
         table = compact_table()
         table.add_column("receiver", no_wrap=True)
-        for title in _NUMBERS:
+        for title in numbers:
             table.add_column(title, justify="right", no_wrap=True)
         if width >= 105:
             table.add_column("deliveries", no_wrap=True)
@@ -131,6 +132,10 @@ class LiveView:
         return table
 
 
+FULL_WIDTH = 78
+"""Letters of a terminal that has room for all numbers of the day."""
+_COUNTS = 5
+"""Of the numbers, those that a narrower one shows."""
 _NUMBERS = ("matched", "delivered", "verified", "waiting", "retries", "last", "p50", "p99")
 
 
