@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -395,6 +396,12 @@ def test_usage_by_day(shop: Shop) -> None:
     assert shop.api.get("/v1/usage?from=2020-01-01&to=2020-01-02")["data"] == []
     problem = shop.api.get("/v1/usage?from=x&to=2020-1-1", 422)
     assert [fault["field"] for fault in problem["faults"]] == ["from", "to"]
+    assert shop.api.get("/v1/usage?from=2026-02-29&to=2028-02-29", 422)["faults"][0]["field"] == "from"
+    assert shop.api.get("/v1/usage?to=0001-01-05")["data"] == []
+    ahead = (date.fromisoformat(days[0]["day"]) + timedelta(days=30)).isoformat()
+    assert shop.api.get(f"/v1/usage?to={ahead}")["data"] == days  # the 31 days up to there
+    ahead = (date.fromisoformat(days[0]["day"]) + timedelta(days=31)).isoformat()
+    assert shop.api.get(f"/v1/usage?to={ahead}")["data"] == []
 
 
 def test_a_removed_event_leaves_its_delivery_readable(api: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -130,12 +131,23 @@ async def get_usage(call: Call[UsageQuery, Nothing]) -> PageView[UsageView]:
     refuse(
         Fault(name, "must be a day like 2026-01-31")
         for name, day in (("from", asked.since), ("to", asked.until))
-        if day and not _DAY.fullmatch(day)
+        if day and not _is_day(day)
     )
-    now = call.services.clock.now()
-    since = asked.since or rfc3339(now - (USAGE_DAYS - 1) * 86_400_000)[:10]
-    found = await call.services.reader.usage(call.tenant, since, asked.until or rfc3339(now)[:10])
+    last = asked.until or rfc3339(call.services.clock.now())[:10]
+    first = asked.since or _days_before(last, USAGE_DAYS - 1)
+    found = await call.services.reader.usage(call.tenant, first, last)
     return PageView([usage_view(usage) for usage in found])
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return bool(_DAY.fullmatch(text)) and bool(date.fromisoformat(text))
+    except ValueError:  # no calendar has it
+        return False
+
+
+def _days_before(day: str, days: int) -> str:
+    return date.fromordinal(max(date.fromisoformat(day).toordinal() - days, 1)).isoformat()
 
 
 async def _subscription(call: Call[Any, Any]) -> Subscription:
