@@ -166,9 +166,16 @@ def _short(answer: bytes) -> str:
     except ValueError:
         return answer[:100].decode("utf-8", "replace")
     if isinstance(decoded, dict):
-        fields = cast("dict[str, object]", decoded)
-        return ", ".join(f"{name} {output.cell(fields, name)}" for name in fields)[:300]
+        return ", ".join(_words(cast("dict[str, object]", decoded)))[:300]
     return str(decoded)[:100]
+
+
+def _words(fields: dict[str, object]) -> Iterator[str]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _words(cast("dict[str, object]", value))
+        else:
+            yield f"{name} {output.cell(fields, name)}"
 
 
 def _tell(finding: Finding, *, as_json: bool) -> None:
