@@ -571,6 +571,14 @@ def test_serve_help_has_every_setting(capfd):
     assert [row.variable for row in TABLE.values() if row.variable not in told] == []
 
 
+@pytest.mark.parametrize(
+    ("command", "told"), [("bench", "HOOKLINE_ALLOW_NETWORKS"), ("replay", "Ctrl-C stops the looking")]
+)
+def test_help_says_what_options_do_not(capfd, command, told):
+    assert run([command, "--help"]) == 0
+    assert told in " ".join(capfd.readouterr().out.split())
+
+
 def test_help_imports_neither_server_nor_client():
     code = (
         "import sys; from hookline.cli.root import run; run(['--help']);"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Annotated, Any, TypedDict
 
-from cyclopts import Parameter, validators
+from cyclopts import App, Parameter, validators
 
 from hookline.cli import EXIT_FAILED, bench_receiver
 from hookline.cli.bench_receiver import Book
@@ -23,6 +23,18 @@ from hookline.cli.target import Target, is_local
 LOOK_SECONDS = 0.05
 END_SECONDS = 5.0
 """How long a publisher may take to notice that the time is over."""
+
+
+ABOUT = """The receiver verifies every signature, looks for gaps in the sequence, and listens at 127.0.0.1: the
+server has to run on this machine with `HOOKLINE_ALLOW_NETWORKS=127.0.0.0/8`. The subscription is deleted at the
+end. The events stay, and other subscriptions to everything (`*`) get them too: take a tenant of its own.
+
+Publishers and receiver share one process, so the figures are not the limit of the server. Exit code 1 if not
+everything arrived as it should.
+"""
+"""Below the options in the help, and on the command's page."""
+
+bench = App(name="bench", help_epilogue=ABOUT, help_format="markdown")
 
 
 class Outcome(TypedDict):
@@ -43,19 +55,15 @@ class Outcome(TypedDict):
     delivery_p99_ms: float | None
 
 
-def bench(
+@bench.default
+def run_bench(
     *,
     events: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000_000))] = 1000,
     concurrency: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))] = 16,
     timeout: Annotated[float, Parameter(validator=validators.Number(gte=1, lte=3600))] = 60.0,
     to: Target = Target(),
 ) -> int:
-    """Publish events to a running server, receive them here, and tell what arrived and how fast.
-
-    The receiver verifies every signature, looks for gaps, and listens at 127.0.0.1, so the server has to run on this
-    machine with HOOKLINE_ALLOW_NETWORKS=127.0.0.0/8. The subscription is deleted at the end; the events stay, and
-    other subscriptions to everything (*) get them too: take a tenant of its own. Publisher and receiver share this one
-    process, so the figures are not the server's limit. Exit code 1 if not everything arrived as it should.
+    """Publish to a running server, receive here, and count what arrives and how fast.
 
     Parameters
     ----------

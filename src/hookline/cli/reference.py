@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hookline.cli.bench import ABOUT
 from hookline.cli.root import build
 from hookline.demo import parser as demo_options
 from hookline.settings import OTHER_VARIABLES, SECTIONS, TABLE, Row
@@ -69,7 +70,12 @@ def cli_page() -> str:
         made = build().generate_docs(output_format="markdown", max_heading_level=4)
     body = re.sub(r"^# hookline$", "", made, count=1, flags=re.MULTILINE).strip()
     body = _DEMO_ARGUMENTS.sub("\n".join(_demo_lines()), body, count=1)
+    body = _BENCH.sub(lambda found: f"{found[0]}\n{ABOUT}", body, count=1)
     return _MADE + _CLI + "\n" + body + "\n"
+
+
+_BENCH = re.compile(r"^hookline bench \[OPTIONS\]\n```\n\n.*\n", re.MULTILINE)
+"""The command whose epilogue belongs on the page too: cyclopts leaves them out."""
 
 
 _DEMO_ARGUMENTS = re.compile(r"\*\*Arguments\*\*:\n\n\* `ARGUMENTS`: *")

@@ -27,7 +27,11 @@ COLUMNS = {
     "created": "created_at",
 }
 
-replay = App(name="replay")
+_ABOUT = (
+    "It shows the progress and waits for the end. Ctrl-C stops the looking, `hookline replay cancel` the job."
+)
+
+replay = App(name="replay", help_epilogue=_ABOUT, help_format="markdown")
 
 
 @replay.default
@@ -44,8 +48,6 @@ def start(
     to: Target = Target(),
 ) -> int:
     """Send the deliveries of a subscription again, for events received in a stretch of time.
-
-    It shows the progress and waits for the end. Ctrl-C stops the looking, `hookline replay cancel` the job.
 
     Parameters
     ----------
