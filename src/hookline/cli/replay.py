@@ -91,7 +91,7 @@ def _watch(job: dict[str, Any], to: Target) -> dict[str, Any]:
 
 def _summary(job: dict[str, Any], *, dry_run: bool) -> str:
     if dry_run:
-        return f"{job['total']} deliveries would be sent again"
+        return f"{job['total']} {'delivery' if job['total'] == 1 else 'deliveries'} would be sent again"
     return f"replay {job['id']} is {job['state']}: {job['done']} of {job['total']} deliveries were put back"
 
 

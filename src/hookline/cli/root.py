@@ -28,7 +28,10 @@ _COMMANDS = {
         ),
         "relay": ("relay:relay", "Take events from a program's outbox to a server, until stopped."),
         "demo": ("local:demo", "Run a day of a shop through a server of its own and check every delivery."),
-        "doctor": ("doctor:doctor", "Check the settings of this machine and the health of a running server."),
+        "doctor": (
+            "doctor:doctor",
+            "Check the settings of this machine and the health of a running server. Exit code 1: not all is well.",
+        ),
         "bench": (
             "bench:bench",
             "Publish to a running server, receive here, and count what arrives and how fast.",
@@ -37,8 +40,11 @@ _COMMANDS = {
     },
     "Events": {
         "publish": ("events:publish", "Publish an event, or a file of events."),
-        "tail": ("tail:tail", "Follow new events, or the deliveries of a subscription."),
-        "listen": ("listen:listen", "Receive webhooks on this machine and show them: for trying out."),
+        "tail": ("tail:tail", "Follow new events, or the deliveries of a subscription, until Ctrl-C."),
+        "listen": (
+            "listen:listen",
+            "Receive webhooks on this machine and show them, until Ctrl-C: for trying out.",
+        ),
         "replay": ("replay:replay", "Send the deliveries of a stretch of time again."),
         "events": ("events:app", "Look at events."),
         "event-types": ("event_types:app", "Manage the catalogue of event types."),
@@ -73,6 +79,9 @@ def build() -> App:
         exit_on_error=False,
         print_error=False,
     )
+    last = Group("Options", sort_key=len(_COMMANDS))
+    for flag in ("--help", "--version"):
+        app[flag].group = last
     for order, (title, commands) in enumerate(_COMMANDS.items()):
         group = Group(title, sort_key=order)
         for name, (place, about) in commands.items():
