@@ -65,6 +65,12 @@ def test_the_database_follows_the_data_folder():
         ("HOOKLINE_MASTER_KEY", ",".join(KEY_TEXTS), "master_key", tuple(KEYS)),
         ("HOOKLINE_MASTER_KEY", KEY_TEXTS[0].rstrip("="), "master_key", (KEYS[0],)),
         ("HOOKLINE_DATABASE_URL", "postgresql://h@db/h", "database_url", "postgresql://h@db/h"),
+        (
+            "HOOKLINE_DATABASE_REPLICA_URL",
+            "postgresql://h:p@[::1]:1,b:2,c/h?x=y",
+            "database_replica_url",
+            "postgresql://h:p@[::1]:1,b:2,c/h?x=y",
+        ),
         ("HOOKLINE_PROXY", "", "proxy", ""),
         ("HOOKLINE_MAIL_INTERVAL", "1h", "mail_interval", 3600.0),
         (
@@ -94,6 +100,9 @@ def test_values_of_the_environment(variable, text, name, value):
         ("HOOKLINE_ALLOW_NETWORKS", "127.0.0.1/8"),
         ("HOOKLINE_DATABASE_URL", "mysql://x/y"),
         ("HOOKLINE_DATABASE_URL", "sqlite://"),
+        ("HOOKLINE_DATABASE_URL", "postgresql://h@[::1/h"),
+        ("HOOKLINE_DATABASE_URL", "postgresql://h@db:port/h"),
+        ("HOOKLINE_DATABASE_REPLICA_URL", "postgresql://h@one:5432,two:x/h"),
         ("HOOKLINE_CA_FILE", "/nowhere/ca.pem"),
         ("HOOKLINE_PROXY", "localhost:3128"),
         ("HOOKLINE_DOH_URL", "http://192.0.2.1/dns-query"),

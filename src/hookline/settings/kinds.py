@@ -74,7 +74,7 @@ def optional(kind: Kind[T]) -> Kind[T | None]:
 
 def postgres_or_none() -> Kind[str]:
     def parse(text: str) -> str:
-        return _within(text, not text or text.startswith(("postgresql://", "postgres://")))
+        return _within(text, not text or _is_postgres(text))
 
     return Kind("postgresql://<user>@<host>/<database>, or nothing", parse)
 
@@ -162,8 +162,17 @@ def outbox_or_none() -> Kind[str]:
 
 def _database_url(text: str) -> str:
     scheme, _, rest = text.partition("://")
-    place = rest.removeprefix("/") if scheme == "sqlite" else rest
-    return _within(text, scheme in ("sqlite", "postgresql", "postgres") and bool(place))
+    if scheme == "sqlite":
+        return _within(text, bool(rest.removeprefix("/")))
+    return _within(text, bool(rest) and _is_postgres(text))
+
+
+def _is_postgres(text: str) -> bool:
+    """Several hosts may be given, parted by commas, and each of them with its port."""
+    parts = urlsplit(text)
+    hosts = [host.rpartition("]")[2] for host in parts.netloc.rpartition("@")[2].split(",")]
+    ports = [host.rpartition(":")[2] for host in hosts if ":" in host]
+    return parts.scheme in ("postgresql", "postgres") and all(port.isdecimal() for port in ports)
 
 
 def _networks(text: str) -> tuple[Network, ...]:
