@@ -325,8 +325,7 @@ class PostgresStorage:
     async def _record_all(self, db: Connection, batch: Record) -> None:
         if await deliveries.record(db, batch, self._homes, self._days, self._part):
             await log.append_within(db, batch.operational, batch.now, self.shards)
-            for no, reason in batch.disabled:
-                await subscriptions.disable(db, no, reason, batch.now)
+            await subscriptions.disable(db, dict(batch.disabled), batch.now)
 
     async def due(self, subscription_no: int, now: Millis, limit: int) -> list[Unsettled]:
         return await self._read(lambda db: deliveries.due(db, subscription_no, now, limit))

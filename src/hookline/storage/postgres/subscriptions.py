@@ -1,12 +1,12 @@
 """The statements about subscriptions, and the changes that readers of the log follow.
 
 Whatever decides what matches from the next position on holds the shard's head until its commit: no event comes between.
-Locks are taken in the order head, configuration.
+Locks are taken in the order head, subscriptions by number, configuration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -66,7 +66,9 @@ UPDATE hookline.subscriptions SET state = $2, state_reason = $3, state_at = $4, 
     skip_to = coalesce($5, skip_to), changed_at = $6
 WHERE no = $1
 """
-_ACTIVE = "SELECT shard FROM hookline.subscriptions WHERE no = $1 AND state = 'active' FOR UPDATE"
+_ACTIVE = """
+SELECT no, shard FROM hookline.subscriptions WHERE no = ANY ($1::integer[]) AND state = 'active' ORDER BY no FOR UPDATE
+"""
 _HEAD = "SELECT head FROM hookline.shard_heads WHERE shard = $1 FOR NO KEY UPDATE"
 
 _definition = msgspec.json.Decoder(Definition)
@@ -252,12 +254,11 @@ async def set_state(
     return await by_no(db, no)
 
 
-async def disable(db: Connection, no: int, reason: str, now: Millis) -> None:
-    """Disable it if it is active."""
-    shard = await db.fetchval(_ACTIVE, no)
-    if shard is not None:
+async def disable(db: Connection, reasons: Mapping[int, str], now: Millis) -> None:
+    """Disable those that are active, each for its reason."""
+    for no, shard in await db.fetch(_ACTIVE, list(reasons)):
         at = await bump(db, shard)
-        await db.execute(_SET_STATE, no, SubscriptionState.DISABLED.value, reason, now, None, at)
+        await db.execute(_SET_STATE, no, SubscriptionState.DISABLED.value, reasons[no], now, None, at)
 
 
 async def reseal(db: Connection, again: Callable[[bytes, str], bytes]) -> int:
