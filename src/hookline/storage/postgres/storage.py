@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from hookline.core.errors import Overloaded, StorageUnavailable
+from hookline.core.errors import HooklineError, Overloaded, StorageUnavailable
 from hookline.core.model import (
     ApiKey,
     Appended,
@@ -128,9 +128,13 @@ class _Open:
         if self.replica is not None and time.monotonic() >= self.replica_from:
             try:
                 return await self.replica.read(work)
-            except (StorageUnavailable, Overloaded) as error:
+            except Exception as error:  # it may lack our tables or functions, or the right to read them
+                if isinstance(error, HooklineError) and not isinstance(
+                    error, StorageUnavailable | Overloaded
+                ):
+                    raise
                 self.replica_from = time.monotonic() + REPLICA_PAUSE
-                logger.warning("replica_left_alone", seconds=REPLICA_PAUSE, reason=error.detail)
+                logger.warning("replica_left_alone", seconds=REPLICA_PAUSE, reason=str(error))
         return await self.queries.read(work)
 
     async def close(self) -> None:
