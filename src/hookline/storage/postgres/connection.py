@@ -48,6 +48,9 @@ UNAVAILABLE = {
 }
 """Classes of SQLSTATE that are trouble with the server, not a mistake of ours."""
 
+FORBIDDEN = "42501"
+"""The user may not do that: it does not own the schema."""
+
 LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}
 """The server ended the session, or did not begin it."""
 
@@ -103,7 +106,7 @@ class Link(Struct, frozen=True):
     """Seconds to wait for a row that somebody else holds; 0: as long as a statement may take."""
 
     async def connect(self) -> Session:
-        """A new connection. Raises ``StorageUnavailable``."""
+        """A new connection. Raises ``StorageUnavailable``, also for an address that cannot be one."""
         try:
             async with asyncio.timeout(self.connect_timeout):
                 opened = await asyncpg.connect(
@@ -115,7 +118,7 @@ class Link(Struct, frozen=True):
                     server_settings=self._settings(),
                 )
         except Exception as error:
-            raise told(error) from error
+            raise _unreached(error) from error
         return cast("Session", opened)
 
     def _settings(self) -> dict[str, str]:
@@ -149,9 +152,28 @@ def told(error: Exception) -> Exception:
     of our own tree, or a mistake in our code, is itself."""
     trouble = isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)
     mistake = isinstance(error, asyncpg.DataError)
+    if sqlstate(error) == FORBIDDEN:
+        return _unavailable(
+            error, ": the user of the database URL must own the schema hookline and its tables"
+        )
     if mistake or not (trouble or sqlstate(error)[:2] in UNAVAILABLE):
         return error
-    unavailable = StorageUnavailable(f"the storage failed: {str(error) or type(error).__name__}")
+    return _unavailable(error)
+
+
+def _unreached(error: Exception) -> Exception:
+    """The same of an error while connecting: no statement of ours can be at fault, but what the URL asks for can."""
+    at_fault = (
+        isinstance(error, ValueError | asyncpg.PostgresError) and sqlstate(error)[:2] not in UNAVAILABLE
+    )
+    return _unavailable(error, " (look at the database URL)") if at_fault else told(error)
+
+
+def _unavailable(error: Exception, hint: str = "") -> StorageUnavailable:
+    reason = (
+        " ".join(str(error).split()) or type(error).__name__
+    )  # hints of the driver stand in lines of their own
+    unavailable = StorageUnavailable(f"the storage failed: {reason}{hint}")
     unavailable.__cause__ = error
     return unavailable
 
