@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from hookline import __version__
 from hookline.api.services import Check, Options, Services, build_services
 from hookline.core.address import AddressRule
 from hookline.core.definition import Rules
@@ -39,7 +40,7 @@ from hookline.sender.mail import MailSender, trusted
 from hookline.sender.router import RoutedSender
 from hookline.settings import Settings, master_keys
 from hookline.storage.move.postgres import shown
-from hookline.storage.postgres import PostgresStorage, PostgresWake, migrate_database
+from hookline.storage.postgres import Migrated, PostgresStorage, PostgresWake, Rollout, migrate_database
 from hookline.storage.postgres.connection import Link
 from hookline.storage.sqlite import SqliteStorage
 from hookline.storage.wake import LocalWake, SocketWake, WakeListener
@@ -144,16 +145,19 @@ def make_postgres(settings: Settings) -> PostgresStorage:
     )
 
 
-async def migrate_schema(settings: Settings) -> None:
-    """Bring the database's schema to this version, with the steps that no node of the version before may meet."""
+async def migrate_schema(settings: Settings) -> Migrated | None:
+    """Bring the database's schema to this version. In PostgreSQL, the steps that nodes of another version could not
+    bear are left while such nodes live; what was done and left is returned."""
     storage = make_storage(settings)
     with _named(settings):
         if isinstance(storage, PostgresStorage):
             link = Link(settings.database_direct_url or settings.database_url)
-            await migrate_database(link, shards=settings.database_shards, slices=settings.database_slices)
-        else:
-            await storage.open()
-            await storage.close()
+            rollout = Rollout(__version__, SystemClock().now(), gone_after(settings.lease_seconds))
+            cut = settings.database_shards, settings.database_slices
+            return await migrate_database(link, shards=cut[0], slices=cut[1], rollout=rollout)
+        await storage.open()
+        await storage.close()
+    return None
 
 
 @contextmanager

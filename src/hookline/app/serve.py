@@ -219,8 +219,17 @@ def _complain(error: BaseException) -> None:
 
 
 def run_migrate(settings: Settings) -> int:
-    """Bring the database's schema to this version; the exit code."""
-    uvloop.run(migrate_schema(settings))
+    """Bring the database's schema to this version, and tell what was done; the exit code."""
+    done = uvloop.run(migrate_schema(settings))
+    if done is not None:
+        applied, left = (", ".join(step.name for step in steps) for steps in (done.applied, done.left))
+        print(f"applied: {applied or 'nothing, all is there'}", file=sys.stderr)
+        if left:
+            print(
+                f"left: {left}, as long as nodes of another version run; run hookline migrate again when all are "
+                "replaced",
+                file=sys.stderr,
+            )
     print(f"{shown(settings.database_url)} is as version {__version__} needs it", file=sys.stderr)
     return 0
 

@@ -35,7 +35,8 @@ def settings_help() -> str:
 _FROM = "Move from here: `sqlite:///<path>` or `postgresql://…`. `@path` reads the address from a file."
 _TO = "Move to this empty database: `postgresql://…`. `@path` reads the address from a file."
 
-_MIGRATE = """Without `--from` and `--to` it does what `hookline serve` does when it starts.
+_MIGRATE = """Without `--from` and `--to` it does what `hookline serve` does when it starts. In PostgreSQL it also takes
+the steps that must wait until no node of another version runs, unless one runs.
 
 With them it moves an installation that is stopped: tenants, keys, subscriptions, the log, deliveries with their
 sequences, and all records. Everything arrives, which is checked by a digest of each table, or nothing does. After any

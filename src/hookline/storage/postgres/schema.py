@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+from msgspec import Struct
+
+from hookline.core.model import Millis
 from hookline.storage.migrate import Migration, SchemaMismatch, at_start, load, missing
 from hookline.storage.postgres.connection import Connection, Link, told, transaction
+from hookline.storage.postgres.lease import nodes
 
 OLDEST_SERVER = 150000
 """PostgreSQL 15, as ``server_version_num`` has it."""
+ENCODING = "UTF8"
+"""Of the database. In others a text may not be storable, or is counted and compared by bytes."""
 
 LOCK = 0x686F6F6B
 """The advisory lock under which the schema is changed; with a second number for each kind of change."""
@@ -20,7 +26,6 @@ SLICES = 1
 _APPLIED = "SELECT name, checksum FROM hookline.migrations"
 _NOTED = "INSERT INTO hookline.migrations (number, name, checksum) VALUES ($1, $2, $3)"
 _CREATE = """
-CREATE SCHEMA IF NOT EXISTS hookline;
 CREATE TABLE IF NOT EXISTS hookline.migrations (
     number     integer NOT NULL,
     name       text PRIMARY KEY,
@@ -30,23 +35,47 @@ CREATE TABLE IF NOT EXISTS hookline.migrations (
 """
 
 
+class Rollout(Struct, frozen=True):
+    """What is asked when nodes may run meanwhile: ``version`` is the one that is rolled out. A node is believed to live
+    for ``seconds`` after its last sign of life."""
+
+    version: str
+    now: Millis
+    seconds: float
+
+
+class Migrated(Struct, frozen=True):
+    """What was applied, and what must wait until no node of another version runs."""
+
+    applied: list[Migration]
+    left: list[Migration]
+
+
 async def migrate_database(
-    link: Link, *, shards: int | None = None, slices: int | None = None, everything: bool = True
-) -> list[Migration]:
-    """Bring the schema up to date, and return what was applied.
+    link: Link,
+    *,
+    shards: int | None = None,
+    slices: int | None = None,
+    everything: bool = True,
+    rollout: Rollout | None = None,
+) -> Migrated:
+    """Bring the schema up to date.
 
     Several nodes may do it at once. ``everything`` includes the steps that must wait until no node of the release
-    before runs any more (``post``); a node that starts leaves them out. A new database is cut into ``shards`` and
-    ``slices``.
+    before runs any more (``post``): a node that starts leaves them out, and so does a ``rollout`` while such nodes
+    live. A new database is cut into ``shards`` and ``slices``.
     """
     db = await link.connect()
     try:
         await _check_server(db)
         known = load(files("hookline.storage.postgres") / "migrations")
-        if not await _due(db, known, everything=everything):
-            return []
+        found = await _due(db, known, rollout, everything=everything)
+        if not found.applied:
+            return found
         async with transaction(db, link):
-            return await _migrate(db, known, (shards or SHARDS, slices or SLICES), everything=everything)
+            return await _migrate(
+                db, known, (shards or SHARDS, slices or SLICES), rollout, everything=everything
+            )
     except Exception as error:  # noqa: BLE001  all of it is told
         raise told(error) from error.__cause__
     finally:
@@ -54,29 +83,55 @@ async def migrate_database(
 
 
 async def _migrate(
-    db: Connection, known: list[Migration], cut: tuple[int, int], *, everything: bool
-) -> list[Migration]:
+    db: Connection, known: list[Migration], cut: tuple[int, int], rollout: Rollout | None, *, everything: bool
+) -> Migrated:
     await db.execute("SELECT pg_advisory_xact_lock($1, $2)", LOCK, MIGRATING)
+    if not await db.fetchval(
+        "SELECT to_regnamespace('hookline') IS NOT NULL"
+    ):  # one's own needs no right to make it
+        await db.execute("CREATE SCHEMA hookline")
     await db.execute(_CREATE)
-    due = await _due(db, known, everything=everything)
-    for migration in due:
+    found = await _due(db, known, rollout, everything=everything)
+    for migration in found.applied:
         await db.execute(migration.sql)
         await db.execute(_NOTED, migration.number, migration.name, migration.checksum)
     await _cut(db, *cut)
-    return due
+    return found
 
 
 async def _check_server(db: Connection) -> None:
     version = int(await db.fetchval("SELECT current_setting('server_version_num')"))
     if version < OLDEST_SERVER:
         raise SchemaMismatch(f"PostgreSQL {OLDEST_SERVER // 10_000} or newer is needed")
+    encoding = await db.fetchval("SELECT current_setting('server_encoding')")
+    if encoding != ENCODING:
+        raise SchemaMismatch(
+            f"the database has the encoding {encoding}, and {ENCODING} is needed: make one with "
+            f"CREATE DATABASE … ENCODING '{ENCODING}' TEMPLATE template0"
+        )
 
 
-async def _due(db: Connection, known: list[Migration], *, everything: bool) -> list[Migration]:
+async def _due(
+    db: Connection, known: list[Migration], rollout: Rollout | None, *, everything: bool
+) -> Migrated:
+    """What is to be applied now, and what later."""
     exists = await db.fetchval("SELECT to_regclass('hookline.migrations') IS NOT NULL")
     applied = {row[0]: row[1] for row in await db.fetch(_APPLIED)} if exists else {}
     lacking = missing(applied, known, rolling=True)
-    return lacking if everything or not applied else at_start(lacking)
+    if not applied or (everything and not await _others_run(db, lacking, rollout)):
+        return Migrated(lacking, [])
+    due = at_start(lacking)
+    return Migrated(due, [each for each in lacking if each not in due])
+
+
+async def _others_run(db: Connection, lacking: list[Migration], rollout: Rollout | None) -> bool:
+    """Whether nodes of another version live. A node applies what it needs when it starts: where any of that lacks, all
+    that live are of another."""
+    if rollout is None or not lacking:
+        return False
+    all_are = any(migration.stage != "post" for migration in lacking)
+    living = await nodes(db, rollout.now, rollout.seconds)
+    return any(all_are or node.version != rollout.version for node in living)
 
 
 async def _cut(db: Connection, shards: int, slices: int) -> None:
