@@ -594,3 +594,36 @@ def test_help_imports_neither_server_nor_client():
     )
     assert done.stderr == "[]\n"
     assert "subscriptions" in done.stdout
+
+
+# --- doctor --------------------------------------------------------------------------------------------
+
+_FINE = (200, b'{"status":"alive"}')
+_OPERATOR = (200, b'{"key":{"scopes":["operator"]},"tenant":null}')
+
+
+def _doctor(server, *answers: tuple[int, bytes]) -> tuple[int, dict[str, dict[str, object]]]:
+    """Its exit code, and its findings by check."""
+    server.answers += answers
+    arguments = ("doctor", "--json", "--url", server.url, "--key", "k" * 30)
+    done = subprocess.run(
+        [sys.executable, "-m", "hookline", *arguments], capture_output=True, text=True, timeout=60, check=False,
+        env={name: value for name, value in os.environ.items() if not name.startswith("HOOKLINE_")},
+    )  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return done.returncode, {each["check"]: each for each in found}
+
+
+def test_a_doctor_that_cannot_see_the_nodes_says_so(server):
+    problem = json.dumps({"title": "The storage is not available", "detail": "the storage failed: refused"})
+    code, found = _doctor(server, _FINE, (503, problem.encode()), _OPERATOR, (503, problem.encode()))
+    assert code == 1
+    assert found["server ready"]["detail"] == f"{server.url}/readyz answers 503: the storage failed: refused"
+    assert found["delivery"]["ok"] is False
+    assert "answers 503: the storage failed: refused" in str(found["delivery"]["detail"])
+
+
+def test_a_doctor_with_a_tenants_key_leaves_the_nodes_out(server):
+    code, found = _doctor(server, _FINE, _FINE, (200, b'{"key":{"scopes":["publish"]}}'), (403, b"{}"))
+    assert code == 0
+    assert "delivery" not in found

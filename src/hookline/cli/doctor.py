@@ -21,6 +21,8 @@ from hookline.settings import Settings, load
 
 LATE = 300.0
 """Seconds after which a delivery that is due and not sent is a fault: longer than any breaker of the defaults waits."""
+NOT_FOR_THE_KEY = (401, 403)
+"""Answers to a key that is refused, which was told before, or is no operator's."""
 OLDEST_SQLITE = (3, 37)
 """STRICT tables, and RETURNING before it, came by this version (sqlite.org/releaselog)."""
 
@@ -126,7 +128,10 @@ def _server(to: Target) -> Iterator[Finding]:
 def _nodes(to: Target) -> Iterator[Finding]:
     """Who does the work and how far it is, as far as the key may know: an operator's may."""
     status, answer = to.api.exchange("GET", "/v1/nodes")
+    if status in NOT_FOR_THE_KEY:
+        return
     if status != 200:
+        yield Finding("delivery", False, f"{to.api.url}/v1/nodes answers {status}: {_short(answer)}")
         return
     found = json.loads(answer)
     for node in found["nodes"]:
@@ -166,7 +171,10 @@ def _short(answer: bytes) -> str:
     except ValueError:
         return answer[:100].decode("utf-8", "replace")
     if isinstance(decoded, dict):
-        return ", ".join(_words(cast("dict[str, object]", decoded)))[:300]
+        fields = cast("dict[str, object]", decoded)
+        if "detail" in fields:  # a problem (RFC 9457)
+            return str(fields["detail"])[:300]
+        return ", ".join(_words(fields))[:300]
     return str(decoded)[:100]
 
 
