@@ -287,3 +287,22 @@ async def test_progress_tells_how_far_each_slice_is(world: World) -> None:
     assert len(found) == storage.shards * storage.slices
     assert found.pop(part) == Progress(*part, "a", 3, 2, 2, NOW + 2)
     assert not any(each.owner or each.waiting for each in found.values())
+
+
+async def test_what_a_stopped_subscription_does_not_send_is_not_late(world: World) -> None:
+    storage = world.storage
+    tenant = await world.tenant()
+    active, paused = await world.subscription(tenant, "active"), await world.subscription(tenant, "paused")
+    await storage.append([new_event(tenant.no, "one")], NOW)
+    for number, each in enumerate((active, paused)):
+        part = slice_of(each.no, storage.slices)
+        lease = await storage.lease(each.shard, "a", NOW, 10, part)
+        assert lease is not None
+        waits = unsettled(each.no, 1, NOW + 5 - number)
+        await storage.record(Record(each.shard, lease.epoch, NOW, 1, unsettled=[waits], slice=part))
+    await storage.set_subscription_state(paused.no, SubscriptionState.PAUSED, "", NOW)
+    progress = await storage.progress(NOW)
+    assert sum(each.waiting for each in progress) == 2
+    assert {each.next_due for each in progress} <= {0, NOW + 5}
+    await storage.set_subscription_state(paused.no, SubscriptionState.ACTIVE, "", NOW)
+    assert NOW + 4 in {each.next_due for each in await storage.progress(NOW)}

@@ -508,7 +508,7 @@ class NodeView(Struct, frozen=True):
 class SliceView(Struct, frozen=True):
     """A part of the subscriptions of a shard. ``owner`` is the node that delivers it, null if there is none; ``lag``
     counts the events that are not settled for all its caught-up subscriptions; ``waiting`` deliveries wait for an
-    attempt, of which the first has been due for ``overdue`` seconds."""
+    attempt, of which the first has been due for ``overdue`` seconds; those of stopped subscriptions are never late."""
 
     shard: int
     slice: int

@@ -131,7 +131,8 @@ class Node(Struct, frozen=True):
 
 class Progress(Struct, frozen=True):
     """How far the delivery of a slice is: its watermark below the shard's ``head``; how many deliveries wait for an
-    attempt, the first of them since or until ``next_due`` (0: none waits). ``owner`` is empty if nobody delivers it."""
+    attempt, the first one of an active subscription since or until ``next_due`` (0: none does). ``owner`` is empty if
+    nobody delivers it."""
 
     shard: int
     slice: int

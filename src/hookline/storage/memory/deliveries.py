@@ -64,17 +64,20 @@ class MemoryDeliveries(MemoryState):
         found: list[Progress] = []
         for lease in await self.leases(now):
             shard = self._shards[lease.shard]
+            waiting = {
+                no: each
+                for no, each in self._unsettled.items()
+                if self._slice_of(no) is shard.slices[lease.slice]
+            }
             due = [
                 each.due_at
-                for no, waiting in self._unsettled.items()
-                if self._slice_of(no) is shard.slices[lease.slice]
-                for each in waiting.values()
+                for no, positions in waiting.items()
+                if self._subscriptions[no].state is SubscriptionState.ACTIVE
+                for each in positions.values()
             ]
             watermark = shard.slices[lease.slice].watermark
-            first = min(due, default=0)
-            found.append(
-                Progress(lease.shard, lease.slice, lease.owner, shard.head, watermark, len(due), first)
-            )
+            count, first = sum(map(len, waiting.values())), min(due, default=0)
+            found.append(Progress(lease.shard, lease.slice, lease.owner, shard.head, watermark, count, first))
         return found
 
     async def lease(

@@ -42,7 +42,7 @@ SELECT l.shard, l.slice, CASE WHEN l.expires_at > $1 THEN coalesce(l.owner, '') 
     coalesce(w.waiting, 0), coalesce(w.next_due, 0)
 FROM hookline.shard_leases AS l JOIN hookline.shard_heads AS h ON h.shard = l.shard
 LEFT JOIN (
-    SELECT s.shard, s.slice, count(*) AS waiting, min(u.due_at) AS next_due
+    SELECT s.shard, s.slice, count(*) AS waiting, min(u.due_at) FILTER (WHERE s.state = 'active') AS next_due
     FROM hookline.unsettled AS u JOIN hookline.subscriptions AS s ON s.no = u.subscription_no GROUP BY s.shard, s.slice
 ) AS w ON w.shard = l.shard AND w.slice = l.slice
 ORDER BY l.shard, l.slice

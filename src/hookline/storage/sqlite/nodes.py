@@ -13,8 +13,8 @@ _SEEN = "INSERT OR REPLACE INTO nodes (id, role, version, started_at, seen_at) V
 _NODES = "SELECT id, role, version, started_at, seen_at FROM nodes WHERE seen_at >= ? ORDER BY id"
 _LONG_GONE = 24 * 3600 * 1000
 _PROGRESS = """
-SELECT s.head, s.watermark, count(u.position), coalesce(min(u.due_at), 0)
-FROM shards AS s LEFT JOIN unsettled AS u ON 1 WHERE s.shard = 0
+SELECT s.head, s.watermark, count(u.position), coalesce(min(u.due_at) FILTER (WHERE n.state = 'active'), 0)
+FROM shards AS s LEFT JOIN (unsettled AS u JOIN subscriptions AS n ON n.no = u.subscription_no) ON 1 WHERE s.shard = 0
 """
 _LEASES = "SELECT shard, coalesce(owner, ''), epoch, expires_at FROM shards ORDER BY shard"
 
