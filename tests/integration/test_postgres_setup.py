@@ -14,7 +14,7 @@ from hookline.ports import EventQuery, Node, Record
 from hookline.storage.migrate import Migration, SchemaMismatch
 from hookline.storage.postgres import PostgresStorage, Rollout, migrate_database, schema
 from hookline.storage.postgres.connection import Link
-from tests.contract.make import NOW, World, new_event
+from tests.contract.make import DAY, NOW, World, new_event
 from tests.support.postgres import drop_database, make_database, run_as_admin, url_of
 from tests.support.waiting import eventually
 
@@ -195,3 +195,36 @@ async def test_disabling_several_subscriptions_waits_for_nobody_crosswise(empty:
         await db.close()
         states = [(await storage.subscription_by_no(each.no)).state.value for each in (one, two)]
         assert states == ["disabled", "disabled"]
+
+
+async def test_old_events_are_removed_while_their_day_is_dropped_without_deadlocks(empty: str) -> None:
+    url = url_of(empty)
+    async with _opened(url, shards=1) as one, _opened(url) as other:
+        world = World(one)
+        tenants = [await world.tenant(name) for name in ("a", "b", "c")]
+        for day in range(2):
+            for batch in range(12):
+                events = [new_event(tenants[n % 3].no, f"{day}-{batch}-{n}") for n in range(500)]
+                await one.append(events, NOW + day * DAY)
+
+            async def remove(tenant_no: int, day: int = day) -> None:
+                while await other.remove_events(tenant_no, NOW + (day + 1) * DAY, 10**9, 500):
+                    pass
+
+            later = NOW + (day + 2) * DAY
+            removing = (remove(tenant.no) for tenant in tenants)
+            await asyncio.gather(one.drop_partitions(later, later, later), *removing)
+    db = await asyncpg.connect(url_of("postgres"))
+    counted = "SELECT numbackends, deadlocks FROM pg_stat_database WHERE datname = $1"
+
+    async def left() -> tuple[int, int]:
+        """Backends count what they did at their end."""
+        row = await db.fetchrow(counted, empty)
+        assert row is not None
+        return row[0], row[1]
+
+    try:
+        _, deadlocks = await eventually(left, lambda found: not found[0], "all connections are closed")
+    finally:
+        await db.close()
+    assert deadlocks == 0

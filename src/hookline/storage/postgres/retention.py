@@ -11,6 +11,12 @@ from hookline.storage.postgres.connection import Connection
 from hookline.storage.postgres.days import Days
 from hookline.storage.postgres.log import BLOCK_BITS, position_at
 from hookline.storage.postgres.pool import Pool
+from hookline.storage.postgres.schema import LOCK, RETAINING
+
+# Tenants' old events may be removed side by side, but not beside the dropping of a day: each would wait for what the
+# other has removed already.
+_BESIDE_OTHERS = "SELECT pg_advisory_xact_lock_shared($1, $2)"
+_ALONE = "SELECT pg_advisory_xact_lock($1, $2)"
 
 # --- events ------------------------------------------------------------------------------------------
 
@@ -29,6 +35,7 @@ _REMOVE_BLOCKS = "DELETE FROM hookline.event_blocks WHERE tenant_no = $1 AND blo
 async def remove_events(
     db: Connection, days: Days, shards: int, tenant_no: int, before: Millis, until: Position, limit: int
 ) -> int:
+    await db.execute(_BESIDE_OTHERS, LOCK, RETAINING)
     shard = shard_of(tenant_no, shards)
     last = min(until, await position_at(db, shard, before))
     await days.load(db, shard)
@@ -205,6 +212,11 @@ async def _past(pool: Pool, table: str, before: Millis) -> list[int]:
     return [day for day in days if (day + 1) * partitions.DAY <= before]
 
 
+async def _remove_ids(db: Connection, bounds: tuple[int, int, Position, Position]) -> None:
+    await db.execute(_ALONE, LOCK, RETAINING)
+    await db.execute(_REMOVE_DAY_IDS, *bounds)
+
+
 async def _drop_events(pool: Pool, day: int, shards: int) -> bool:
     """Drop a day of events, their ids first; False if some are needed."""
     ends = await pool.read(lambda db: db.fetch(_DAY_ENDS, day))
@@ -215,9 +227,10 @@ async def _drop_events(pool: Pool, day: int, shards: int) -> bool:
     for shard, first, last in ends:
         for after in range(first - 1, last, STEP):
             bounds = (shard, day, after, min(after + STEP, last))
-            await pool.write(lambda db, bounds=bounds: db.execute(_REMOVE_DAY_IDS, *bounds))
+            await pool.write(lambda db, bounds=bounds: _remove_ids(db, bounds))
 
     async def drop(db: Connection) -> None:
+        await db.execute(_ALONE, LOCK, RETAINING)
         await db.execute(_FORGET_DAY, day)
         floors = [(last + 1) >> BLOCK_BITS for _, _, last in ends]
         await db.execute(_FORGET_BLOCKS, [end[0] for end in ends], floors, shards)

@@ -17,8 +17,8 @@ ENCODING = "UTF8"
 """Of the database. In others a text may not be storable, or is counted and compared by bytes."""
 
 LOCK = 0x686F6F6B
-"""The advisory lock under which the schema is changed; with a second number for each kind of change."""
-MIGRATING, PARTITIONING = 1, 2
+"""The advisory lock under which the schema is changed; with a second number for each kind of change. A move has 3."""
+MIGRATING, PARTITIONING, RETAINING = 1, 2, 4
 
 SHARDS = 64
 SLICES = 1
