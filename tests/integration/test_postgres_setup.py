@@ -13,6 +13,7 @@ from hookline.core.errors import StorageUnavailable
 from hookline.ports import EventQuery, Node, Record
 from hookline.storage.migrate import Migration, SchemaMismatch
 from hookline.storage.postgres import PostgresStorage, Rollout, migrate_database, schema
+from hookline.storage.postgres import storage as storage_module
 from hookline.storage.postgres.connection import Link
 from tests.contract.make import DAY, NOW, World, new_event
 from tests.support.postgres import drop_database, make_database, run_as_admin, url_of
@@ -109,6 +110,26 @@ async def test_a_replica_that_cannot_be_read_costs_no_list(empty: str, replica: 
             assert [event.id for event in await storage.list_events(EventQuery(1))] == ["one"]
     finally:
         await drop_database(other)
+
+
+async def test_a_replica_that_says_nothing_holds_up_one_list_at_a_time(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_module, "REPLICA_SECONDS", 0.2)
+    monkeypatch.setattr(storage_module, "REPLICA_PAUSE", 0.4)
+    asked: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: asked.append(writer), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    address = f"postgresql://nobody@127.0.0.1:{port}/x?sslmode=disable"
+    async with _opened(url_of(empty), replica_dsn=address, shards=1) as storage, asyncio.timeout(4):
+        assert await storage.list_events(EventQuery(1)) == []
+        assert len(asked) == 1
+        while len(asked) == 1:  # each time the pause is over
+            await asyncio.gather(*(storage.list_events(EventQuery(1)) for _ in range(8)))
+        assert len(asked) == 2
+    for writer in asked:
+        writer.close()
+    silent.close()
 
 
 # --- a new version -----------------------------------------------------------------------------------

@@ -69,8 +69,10 @@ T = TypeVar("T")
 
 KEEP_AHEAD = 3600.0
 """Seconds between looks whether there are partitions for the days to come."""
+REPLICA_SECONDS = 3.0
+"""How long a list waits for the replica before it goes to the primary."""
 REPLICA_PAUSE = 10.0
-"""Seconds for which a replica that failed is left alone."""
+"""Seconds for which a replica that failed is left alone; then one list tries it."""
 CONTROL = 2
 """Connections for leases and health checks alone: a pool that is full must not cost a worker its shards."""
 LEASE_LOCK_SECONDS = 0.2
@@ -102,6 +104,7 @@ class _Open:
             None if replica is None else Pool(replica, size=sizes[1], limit=limit, patience=patience)
         )
         self.replica_from = 0.0
+        """The time from which on a replica that failed may be tried again; 0 if it answered."""
         self.tail = Tail(lambda asked: self.hot.read(lambda db: log.ends(db, asked)))
         self.ahead = asyncio.create_task(self._keep_ahead(), name="partitions")
 
@@ -125,17 +128,31 @@ class _Open:
 
     async def query(self, work: Work[T]) -> T:
         """A list for people: from the replica if there is one and it answers."""
-        if self.replica is not None and time.monotonic() >= self.replica_from:
+        if self.replica is not None and self._may_ask():
             try:
-                return await self.replica.read(work)
+                async with asyncio.timeout(REPLICA_SECONDS):
+                    found = await self.replica.read(work)
             except Exception as error:  # it may lack our tables or functions, or the right to read them
                 if isinstance(error, HooklineError) and not isinstance(
                     error, StorageUnavailable | Overloaded
                 ):
                     raise
                 self.replica_from = time.monotonic() + REPLICA_PAUSE
-                logger.warning("replica_left_alone", seconds=REPLICA_PAUSE, reason=str(error))
+                reason = str(error) or type(error).__name__
+                logger.warning("replica_left_alone", seconds=REPLICA_PAUSE, reason=reason)
+            else:
+                self.replica_from = 0.0
+                return found
         return await self.queries.read(work)
+
+    def _may_ask(self) -> bool:
+        """Whether this list goes to the replica. While one tries whether it is back, the others wait for nothing."""
+        now = time.monotonic()
+        if now < self.replica_from:
+            return False
+        if self.replica_from:
+            self.replica_from = now + REPLICA_PAUSE
+        return True
 
     async def close(self) -> None:
         self.ahead.cancel()
