@@ -182,6 +182,14 @@ async def test_a_new_database_takes_all_steps_at_once_and_only_once(
     assert sorted(both) == [([], [])] * 3 + [(steps, [])]
 
 
+async def test_a_database_that_is_cut_otherwise_is_not_said_to_be_in_order(empty: str) -> None:
+    link, rollout = Link(url_of(empty)), Rollout("2", NOW, SECONDS)
+    await migrate_database(link, shards=4, rollout=rollout)
+    await migrate_database(link, shards=4, slices=1, rollout=rollout)
+    with pytest.raises(SchemaMismatch, match="was made with 4 shards"):
+        await migrate_database(link, shards=16, rollout=rollout)
+
+
 # --- locks -------------------------------------------------------------------------------------------
 
 

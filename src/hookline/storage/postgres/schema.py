@@ -63,11 +63,16 @@ async def migrate_database(
 
     Several nodes may do it at once. ``everything`` includes the steps that must wait until no node of the release
     before runs any more (``post``): a node that starts leaves them out, and so does a ``rollout`` while such nodes
-    live. A new database is cut into ``shards`` and ``slices``.
+    live. A new database is cut into ``shards`` and ``slices``. Raises ``SchemaMismatch``, at a ``rollout`` also for one
+    that is cut otherwise.
     """
     db = await link.connect()
     try:
         await _check_server(db)
+        if rollout is not None and await db.fetchval(
+            "SELECT to_regclass('hookline.installation') IS NOT NULL"
+        ):
+            await read_cut(db, shards, slices)
         known = load(files("hookline.storage.postgres") / "migrations")
         found = await _due(db, known, rollout, everything=everything)
         if not found.applied:
