@@ -67,6 +67,40 @@ async def test_releasing_a_lost_lease_does_nothing(storage: Storage) -> None:
     assert await storage.lease(0, "c", NOW + 10_001, 10) is None
 
 
+async def test_renewing_all_at_once_moves_their_ends(storage: Storage) -> None:
+    held = [
+        lease
+        for part in range(storage.slices)
+        if (lease := await storage.lease(0, "a", NOW, 10, part)) is not None
+    ]
+    renewed = await storage.renew(held, NOW + 5_000, 10)
+    assert renewed == [
+        replace(lease, expires_at=NOW + 15_000) for lease in held if lease.slice in slices(renewed)
+    ]
+    for lease in held:
+        if lease.slice not in slices(renewed):  # it may be left out
+            await storage.lease(0, "a", NOW + 5_000, 10, lease.slice)
+        assert await storage.lease(0, "b", NOW + 14_999, 10, lease.slice) is None
+        assert await storage.lease(0, "b", NOW + 15_000, 10, lease.slice) is not None
+    assert await storage.renew([], NOW, 10) == []
+
+
+def slices(leases: list[Lease]) -> set[int]:
+    return {lease.slice for lease in leases}
+
+
+async def test_what_was_lost_or_given_back_is_not_renewed(storage: Storage) -> None:
+    lost = await storage.lease(0, "a", NOW, 10)
+    assert lost is not None
+    taken = await storage.lease(0, "b", NOW + 10_000, 10)
+    assert taken is not None
+    assert await storage.renew([lost], NOW + 10_001, 10) == []
+    assert await storage.renew([replace(lost, owner="b")], NOW + 10_001, 10) == []
+    assert await storage.lease(0, "c", NOW + 20_000, 10) is not None
+    await storage.release(taken)
+    assert await storage.renew([taken], NOW + 20_001, 10) == []
+
+
 # --- fencing -----------------------------------------------------------------------------------------
 
 

@@ -252,7 +252,8 @@ def stop_renewing(stage: Stage) -> asyncio.Event:
     async def hang() -> None:
         await go_on.wait()
 
-    stage.worker.storage.before["lease"] = lambda *_: hang()
+    for call in ("renew", "lease"):
+        stage.worker.storage.before[call] = lambda *_: hang()
     return go_on
 
 

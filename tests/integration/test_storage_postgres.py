@@ -10,10 +10,11 @@ from contextlib import suppress
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from hookline.core.errors import Fenced, Overloaded, StorageUnavailable
 from hookline.core.model import Appended, Event, Tenant
-from hookline.ports import Bells, DeliveryQuery, EventQuery, Record
+from hookline.ports import Bells, DeliveryQuery, EventQuery, Lease, Record
 from hookline.storage.migrate import SchemaMismatch
 from hookline.storage.postgres import PostgresStorage, PostgresWake, log, partitions
 from hookline.storage.postgres.connection import Connection, Link
@@ -169,6 +170,36 @@ async def test_the_slices_of_a_shard_are_owned_and_fenced_apart(opener: Opener) 
     with pytest.raises(Fenced):
         await storage.record(Record(shard, 1, NOW, 1, slice=0))
     await storage.record(Record(shard, 1, NOW, 1, slice=1))
+
+
+async def test_leases_that_are_written_with_do_not_hold_up_the_renewal_of_others(
+    opener: Opener, database: str
+) -> None:
+    storage = await opener()
+    held = [
+        lease
+        for shard in range(SHARDS)
+        for part in range(2)
+        if (lease := await storage.lease(shard, "one", NOW, 10, part)) is not None
+    ]
+    assert len(held) == 2 * SHARDS
+    busy = held[3]
+    other = await asyncpg.connect(url_of(database))
+    async with other.transaction():
+        await other.execute(
+            "SELECT FROM hookline.shard_leases WHERE shard = $1 AND slice = $2 FOR UPDATE",
+            busy.shard,
+            busy.slice,
+        )
+        async with asyncio.timeout(5):
+            renewed = await storage.renew(held, NOW + 5_000, 10)
+    await other.close()
+    expected = [replace(lease, expires_at=NOW + 15_000) for lease in held if lease != busy]
+    assert sorted(renewed, key=_part_of) == expected
+
+
+def _part_of(lease: Lease) -> tuple[int, int]:
+    return lease.shard, lease.slice
 
 
 async def test_several_nodes_that_open_a_new_database_migrate_it_once() -> None:

@@ -91,6 +91,7 @@ class Witness:
         self._handlers: dict[str, Callable[..., None]] = {
             "append": self._append,
             "lease": self._lease,
+            "renew": self._renew,
             "load_shard": self._load,
             "record": self._record,
             "resend": self._resend,
@@ -185,6 +186,12 @@ class Witness:
             self.newest_epoch[part] = lease.epoch
             self.taken_at[part] = self._time()
             self.trace.add(process.name, "takes", shard, number, lease.epoch)
+
+    def _renew(self, process: Process, renewed: Sequence[Lease], *_: object) -> None:
+        for lease in renewed:
+            part = (lease.shard, lease.slice)
+            if self.owners.get((part, lease.epoch)) != process.name or lease.epoch != self.newest_epoch[part]:
+                self.breaks("only the owner renews", part, lease.epoch, process.name)
 
     def _load(self, process: Process, result: object, shard: int, epoch: int, number: int) -> None:
         self.epochs[process.name, (shard, number)] = epoch

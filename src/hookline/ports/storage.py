@@ -228,6 +228,13 @@ class DeliveryStore(Protocol):
         """
         ...
 
+    async def renew(self, held: Sequence[Lease], now: Millis, seconds: float) -> list[Lease]:
+        """Renew in one step those that are still held in their epoch, and return them.
+
+        One that is being written with may be left out: ``lease`` tells whether it is lost.
+        """
+        ...
+
     async def release(self, lease: Lease) -> None:
         """Give the lease back at once; nothing happens if it was lost meanwhile."""
         ...

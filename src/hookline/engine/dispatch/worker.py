@@ -151,9 +151,7 @@ class Worker:
 
         Returns the seconds until the next round.
         """
-        for part in sorted(self._leases):
-            if not self._ended.is_set():
-                await self._tend(part, tasks)
+        await self._renew(tasks)
         if self._stopping.is_set():
             return self._interval
         now = self._tools.clock.now()
@@ -170,6 +168,30 @@ class Worker:
         for part in staying[len(staying) - shares.surplus(len(staying)) :]:
             self._leaving[part] = tasks.create_task(self._hand_over(part), name=f"hand-over-{part}")
         return self._pause(leases, now)
+
+    async def _renew(self, tasks: asyncio.TaskGroup) -> None:
+        """Renew all at once; what is left out then, because it is lost or being written with, each for itself."""
+        clock, held = self._tools.clock, list(self._leases.values())
+        until = clock.monotonic() + self._life
+        try:
+            renewed = await self._tools.storage.renew(held, clock.now(), self._life) if held else []
+        except (StorageUnavailable, Overloaded) as error:
+            log.warning("lease_delayed", reason=error.detail)
+            return
+        for lease in renewed:
+            if (lease.shard, lease.slice) in self._leases:
+                self._keep(lease, until)
+        done = {(lease.shard, lease.slice) for lease in renewed}
+        for part in sorted(self._leases.keys() - done):
+            if not self._ended.is_set():
+                await self._tend(part, tasks)
+
+    def _keep(self, lease: Lease, until: float) -> None:
+        part = (lease.shard, lease.slice)
+        self._leases[part] = lease
+        self._until[part] = until
+        if part in self._shards and part not in self._leaving:
+            self._shards[part].go_on()
 
     async def _unless_dropped(self, lease: Lease) -> Lease:
         """Free a lease that we hold without delivering, since the storage failed us: what we take anew has a new epoch,
@@ -214,10 +236,7 @@ class Worker:
             self._lose(part)
         if lease is None:
             return
-        self._leases[part] = lease
-        self._until[part] = until
-        if part in self._shards and part not in self._leaving:
-            self._shards[part].go_on()
+        self._keep(lease, until)
         if part not in self._runs:
             self._tools.metrics.takeovers.inc()
             log.info("shard_taken", shard=shard, slice=number, epoch=lease.epoch)

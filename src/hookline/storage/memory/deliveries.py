@@ -93,6 +93,15 @@ class MemoryDeliveries(MemoryState):
         held.expires_at = now + int(seconds * 1000)
         return Lease(shard, owner, held.epoch, held.expires_at, slice)
 
+    async def renew(self, held: Sequence[Lease], now: Millis, seconds: float) -> list[Lease]:
+        renewed: list[Lease] = []
+        for lease in held:
+            mine = self._shards[lease.shard].slices[lease.slice]
+            if (mine.owner, mine.epoch) == (lease.owner, lease.epoch):
+                mine.expires_at = now + int(seconds * 1000)
+                renewed.append(replace(lease, expires_at=mine.expires_at))
+        return renewed
+
     async def release(self, lease: Lease) -> None:
         held = self._shards[lease.shard].slices[lease.slice]
         if (held.owner, held.epoch) == (lease.owner, lease.epoch):

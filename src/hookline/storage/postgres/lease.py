@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import astuple, replace
 
 from hookline.core.errors import Fenced
@@ -21,6 +23,16 @@ UPDATE hookline.shard_leases SET expires_at = $4, owner = $3,
     epoch = CASE WHEN owner = $3 THEN epoch ELSE epoch + 1 END,
     recorded = CASE WHEN owner = $3 THEN recorded ELSE 0 END
 WHERE shard = $1 AND slice = $2 AND (owner IS NULL OR owner = $3 OR expires_at <= $5) RETURNING epoch
+"""
+_RENEW = """
+WITH free AS (
+    SELECT l.shard, l.slice FROM hookline.shard_leases AS l
+    JOIN unnest($1::int[], $2::int[], $3::text[], $4::bigint[]) AS mine (shard, slice, owner, epoch)
+        ON (l.shard, l.slice, l.owner, l.epoch) = (mine.shard, mine.slice, mine.owner, mine.epoch)
+    FOR NO KEY UPDATE OF l SKIP LOCKED
+)
+UPDATE hookline.shard_leases AS l SET expires_at = $5 FROM free WHERE (l.shard, l.slice) = (free.shard, free.slice)
+RETURNING l.shard, l.owner, l.epoch, l.expires_at, l.slice
 """
 _RELEASE = """
 UPDATE hookline.shard_leases SET owner = NULL, expires_at = 0
@@ -69,6 +81,13 @@ async def take(
     expires_at = now + int(seconds * 1000)
     epoch = await db.fetchval(_TAKE, shard, slice, owner, expires_at, now)
     return None if epoch is None else Lease(shard, owner, epoch, expires_at, slice)
+
+
+async def renew(db: Connection, held: Sequence[Lease], now: Millis, seconds: float) -> list[Lease]:
+    """Renew those that no record holds at this moment: it waits for none, so that one that hangs costs no other."""
+    columns = zip(*((each.shard, each.slice, each.owner, each.epoch) for each in held), strict=True)
+    rows = await db.fetch(_RENEW, *map(list, columns), now + int(seconds * 1000)) if held else []
+    return [Lease(*row) for row in rows]
 
 
 async def release(db: Connection, lease: Lease) -> None:

@@ -313,6 +313,11 @@ class PostgresStorage:
             lambda db: leases.take(db, shard, slice, owner, now, seconds), repeatable=True
         )
 
+    async def renew(self, held: Sequence[Lease], now: Millis, seconds: float) -> list[Lease]:
+        return await self._opened().control.call(
+            lambda db: leases.renew(db, held, now, seconds), repeatable=True
+        )
+
     async def release(self, lease: Lease) -> None:
         await self._opened().control.call(lambda db: leases.release(db, lease), repeatable=True)
 
