@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.http import Connection
+from tests.support.ports import own_port
 from tests.support.receipts import Receipt, Receiver, duplicates, receiving
 from tests.support.server import Api, ServerProcess, running
 from tests.support.waiting import until
@@ -32,14 +32,6 @@ FACTOR = 2.0
 FLOOR = 0.050
 """Seconds. Below this, a p99 says more about two cores that server, receiver and publisher share with whatever else
 runs there than about us: it takes several turns of a busy loop and a sync of the disk."""
-
-
-@contextmanager
-def refusing() -> Iterator[str]:
-    """A URL on a port where nobody listens, and nobody else can."""
-    with socket.socket() as placeholder:
-        placeholder.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{placeholder.getsockname()[1]}/dead"
 
 
 def percentile(values: Sequence[float], part: float) -> float:
@@ -90,11 +82,11 @@ async def pile_up(api: Api) -> None:
     await connection.close()
 
 
-async def failing_neighbours(api: Api, receiver: Receiver, dead: str) -> list[str]:
+async def failing_neighbours(api: Api, receiver: Receiver) -> list[str]:
     """One dead, one that never answers, one slow, one that answers 429, all busy with what the healthy ones get."""
     retry = {"kind": "list", "delays": [0.5] * 50, "jitter": 0}
     urls = (
-        dead,
+        f"http://127.0.0.1:{own_port()}/dead",
         receiver.url("silent", "hang=1"),
         receiver.url("slow", "delay=10"),
         receiver.url("throttling", "status=429&retry_after=1"),
@@ -162,12 +154,11 @@ def judge(alone: Sequence[Sequence[float]], during: Sequence[float]) -> None:
 async def test_failing_neighbours_do_not_slow_the_healthy(tmp_path: Path) -> None:
     async with shop(tmp_path) as (api, receiver):
         before = await measure(api, receiver, "before", BEFORE)
-        with refusing() as dead:
-            bad = await failing_neighbours(api, receiver, dead)
-            during = await measure(api, receiver, "during", DURING)
-            receiver.receipts.read()
-            assert {"silent", "slow", "throttling"} <= {one.endpoint for one in receiver.receipts.all}
-            await pause(api, *bad)
+        bad = await failing_neighbours(api, receiver)
+        during = await measure(api, receiver, "during", DURING)
+        receiver.receipts.read()
+        assert {"silent", "slow", "throttling"} <= {one.endpoint for one in receiver.receipts.all}
+        await pause(api, *bad)
         after = await measure(api, receiver, "after", BEFORE)
         judge([before, after], during)
 
@@ -178,11 +169,10 @@ async def test_a_backlog_beside_failing_neighbours_does_not_slow_the_healthy(tmp
     async with shop(tmp_path) as (api, receiver):
         bulk = await backlog(api, receiver)
         before = await measure(api, receiver, "before", BEFORE)
-        with refusing() as dead:
-            bad = await failing_neighbours(api, receiver, dead)
-            await api.post(f"/v1/subscriptions/{bulk}/resume", {})
-            await until(lambda: receiver.receipts.count("bulk") > 0, "the backlog moves")
-            during = await while_it_drains(api, receiver)
-            await pause(api, bulk, *bad)
+        bad = await failing_neighbours(api, receiver)
+        await api.post(f"/v1/subscriptions/{bulk}/resume", {})
+        await until(lambda: receiver.receipts.count("bulk") > 0, "the backlog moves")
+        during = await while_it_drains(api, receiver)
+        await pause(api, bulk, *bad)
         after = await measure(api, receiver, "after", BEFORE)
         judge([before, after], during)

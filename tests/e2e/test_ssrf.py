@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import trustme
 
 from tests.integration.receivers import Exchange, Receiver, authority, receiver, server_context, status
 from tests.integration.resolver import Resolver, resolver
+from tests.support.ports import own_port
 from tests.support.server import Api, ServerProcess, running
 from tests.support.waiting import eventually, until
 
@@ -96,11 +98,10 @@ async def test_a_closed_target_is_refused_wherever_it_is_written(strict: Api, ur
 
 
 async def test_the_server_does_not_call_itself(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path / "data")
+    server = ServerProcess(
+        tmp_path / "data", port=str(own_port())
+    )  # known beforehand, as in any installation
     async with running(server):
-        server.kill()
-        server.settings["port"] = str(server.port)  # known beforehand, as in any installation
-        await server.start()
         api = await Api(server).new_tenant("shop")
         own = await api.subscribe(f"http://127.0.0.1:{server.port}/v1/events")
         for attempt in (await trial(api, own), await first_attempt(api, own, "e1")):
@@ -242,7 +243,7 @@ async def test_redirects_are_not_followed(tmp_path: Path, code: int) -> None:
 
 
 async def redirect_once(server: ServerProcess, endpoint: Receiver, code: int) -> None:
-    tenant = f"shop-{endpoint.port}"
+    tenant = f"shop-{uuid4().hex[:8]}"
     api = await Api(server).new_tenant(tenant)
     subscription = await api.subscribe(endpoint.url(), retry={"kind": "none"})
     for attempt in (await trial(api, subscription), await first_attempt(api, subscription, "e1")):

@@ -5,15 +5,20 @@ import json
 import os
 import re
 import shlex
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from tests.support.ports import own_port
+
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-delivery.md"
+PORT = re.compile(r"(127\.0\.0\.1:|127\.0\.0\.1\", |port )(8480|9000)\b")
+"""The tutorial's ports where they are ports: the digits may stand in a key, an id or another port too."""
+SECONDS = 60
+"""For each step. A start of Python on a busy machine takes several."""
 
 # A fresh Debian has no curl. Of the real one, the tutorial uses exactly this.
 CURL = f"""#!{sys.executable}
@@ -38,18 +43,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", TUTORIAL.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Reader:
     """A new user: a folder of their own, and free ports where the tutorial's may be taken."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = {"8480": str(free_port()), "9000": str(free_port())}
+        self.ports = {"8480": str(own_port()), "9000": str(own_port())}
         (folder / "bin").mkdir()
         for name, text in {
             "curl": CURL,
@@ -61,8 +60,7 @@ class Reader:
 
     def put(self, text: str) -> str:
         """The tutorial's text for this machine: other ports, and the environment that is there already."""
-        for there, here in self.ports.items():
-            text = text.replace(there, here)
+        text = PORT.sub(lambda found: found[1] + self.ports[found[2]], text)
         text = text.replace("scripts/setup\n", "").replace(".venv/bin/python", "python3")
         return text.replace(".venv/bin/hookline serve", f"hookline serve --port {self.ports['8480']}")
 
@@ -84,11 +82,11 @@ class Reader:
             yield process
         finally:
             os.killpg(process.pid, 15)
-            await asyncio.wait_for(process.communicate(), 20)
+            await asyncio.wait_for(process.communicate(), SECONDS)
 
     async def run(self, command: str) -> str:
         process = await self.start(command)
-        output, _ = await asyncio.wait_for(process.communicate(), 20)
+        output, _ = await asyncio.wait_for(process.communicate(), SECONDS)
         assert process.returncode == 0, output.decode()
         return output.decode()
 
@@ -98,7 +96,7 @@ async def until(process: Process, text: str) -> str:
     assert process.stdout
     seen: list[str] = []
     with suppress(TimeoutError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SECONDS):
             while line := (await process.stdout.readline()).decode():
                 seen.append(line)
                 if text in line:
@@ -140,7 +138,7 @@ async def settled(reader: Reader, command: str) -> str:
     """What the log says, once the outcome is in it: the receiver knows a moment earlier than the log."""
     output = ""
     with suppress(TimeoutError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SECONDS):
             while '"succeeded"' not in output:
                 output = await reader.run(command)
     return output

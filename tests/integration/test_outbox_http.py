@@ -17,6 +17,7 @@ from hookline.sources.outbox import HttpTarget, OutboxOptions, inspect_outbox
 from hookline.sources.outbox.results import STORED, Held, Later, Rejected, Result, Row
 from tests.integration.test_outbox_relay import HOSTILE, event, place, place_raw
 from tests.support.outbox import dead_letters, emptied, make_outbox, outbox_url, relaying
+from tests.support.ports import own_port
 from tests.support.programs import Database, postgres_database, sqlite_database
 from tests.support.server import OPERATOR_KEY, Api, ServerProcess, running
 from tests.support.waiting import eventually, until
@@ -26,9 +27,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncGenerator[ServerProcess]:
-    made = ServerProcess(
-        tmp_path / "data", max_event_bytes="64KiB", max_batch_bytes="128KiB", max_batch_items="50"
-    )
+    """It keeps its port when it is started again."""
+    limits = {"max_event_bytes": "64KiB", "max_batch_bytes": "128KiB", "max_batch_items": "50"}
+    made = ServerProcess(tmp_path / "data", port=str(own_port()), **limits)
     async with running(made):
         yield made
 
@@ -124,7 +125,6 @@ async def test_the_server_is_away_for_a_while(server: ServerProcess) -> None:
             server.kill()
             await place(shop, *(event(f"f-{number}") for number in range(60)))
             await until(lambda: relay.relay._pause_log > 0.2, "it has tried twice")
-            server.settings["port"] = str(server.port)
             await server.start()
             await emptied(shop)
     assert await log_of(api) == ["e-1", *(f"f-{number}" for number in range(60))]

@@ -27,6 +27,7 @@ from tests.integration.receivers import (
     stay_silent,
 )
 from tests.integration.senders import open_sender, send
+from tests.support.ports import own_port
 
 NOT_HTTP = "the endpoint did not answer with valid HTTP"
 LONG_LINE = b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\nContent-Length: 0\r\n\r\n"
@@ -280,8 +281,7 @@ async def test_a_hostile_endpoint_does_not_hold_up_the_others(sender: CurlSender
 
 
 async def test_nobody_there(sender: CurlSender) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+    port = own_port()
     outcome = await send(sender, f"http://127.0.0.1:{port}/")
     assert outcome.error is ErrorClass.CONNECT
     assert outcome.detail == "no connection: nothing listens at this address and port"

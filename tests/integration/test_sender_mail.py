@@ -24,6 +24,7 @@ from hookline.sender.mail import MailSender, trusted
 from hookline.sender.router import RoutedSender
 from tests.integration.senders import begin, until
 from tests.support.mailbox import LOGIN, USER, Mailbox, mailbox, scripted
+from tests.support.ports import own_port
 
 PATIENCE = 20.0
 
@@ -243,9 +244,7 @@ async def test_a_server_without_tls_at_an_smtps_url(ca_file: Path) -> None:
 
 
 async def test_no_server_at_all() -> None:
-    async with mailbox() as box:
-        port = box.port
-    async with sending(f"smtp://127.0.0.1:{port}") as sender:
+    async with sending(f"smtp://127.0.0.1:{own_port()}") as sender:
         outcome = await send(sender)
     assert (outcome.error, outcome.status) == (ErrorClass.CONNECT, 0)
     assert outcome.detail == "no connection to the mail server: nothing listens at its address and port"

@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from tests.support.ports import own_port
 from tests.support.waiting import until
 
 START_SECONDS = 30.0
@@ -48,24 +48,12 @@ def binary() -> str:
     return found
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at present."""
-    with_ports = [socket.socket() for _ in range(count)]
-    try:
-        for one in with_ports:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in with_ports]
-    finally:
-        for one in with_ports:
-            one.close()
-
-
 class NatsServer:
     """One server on ports of its own, which it keeps when it is started again on its files."""
 
     def __init__(self, folder: Path, name: str = "n1", more: str = "", ports: Sequence[int] = ()) -> None:
         self.name = name
-        self.port, self.monitor = ports or free_ports(2)
+        self.port, self.monitor = ports or (own_port(), own_port())
         self.log = folder / f"{name}.log"
         self._config = folder / f"{name}.conf"
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +103,7 @@ class NatsCluster:
     """Three servers that know each other."""
 
     def __init__(self, folder: Path) -> None:
-        ports = free_ports(9)
+        ports = [own_port() for _ in range(9)]
         routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[6:])
         self.servers = [
             NatsServer(

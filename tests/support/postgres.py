@@ -13,7 +13,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+
+from tests.support.ports import own_port
 
 TEST_POSTGRES_URL = "TEST_POSTGRES_URL"
 START_SECONDS = 30.0
@@ -55,7 +56,7 @@ class PostgresServer:
     ) -> None:
         home = MEMORY_DISK if MEMORY_DISK.is_dir() and not durable else None
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=home))
-        self.port = _free_port()
+        self.port = own_port()
         self._user = NOBODY if os.geteuid() == 0 else None
         self._settings = SETTINGS | settings
         if not durable:
@@ -150,12 +151,6 @@ def _binary(name: str) -> str:
 def _end_with_parent() -> None:
     """The kernel stops the server when this process dies, even by SIGKILL."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _sweep() -> None:
