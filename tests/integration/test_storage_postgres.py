@@ -7,13 +7,14 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import asyncpg
 import pytest
 from msgspec.structs import replace
 
 from hookline.core.errors import Fenced, Overloaded, StorageUnavailable
-from hookline.core.model import Appended, Event, Tenant
+from hookline.core.model import Event, Tenant
 from hookline.ports import Bells, DeliveryQuery, EventQuery, Lease, Record
 from hookline.storage.migrate import SchemaMismatch
 from hookline.storage.postgres import PostgresStorage, PostgresWake, log, partitions
@@ -27,6 +28,7 @@ from tests.support.waiting import eventually, until
 
 SHARDS = 4
 Opener = Callable[..., Awaitable[PostgresStorage]]
+T = TypeVar("T")
 
 
 async def _prepare(url: str) -> None:
@@ -236,27 +238,40 @@ async def test_how_the_log_is_cut_is_for_good(opener: Opener) -> None:
 
 # --- broken connections ------------------------------------------------------------------------------
 
-
-async def _cut_connections(database: str, stop: asyncio.Event) -> int:
-    """Break a connection to the database every few milliseconds, whatever it is about."""
-    chance, cuts = random.Random(7), 0
-    db = await asyncpg.connect(url_of("postgres"))
-    while not stop.is_set():
-        await asyncio.sleep(chance.uniform(0.005, 0.03))
-        cuts += await db.fetchval(
-            "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity "
-            "WHERE datname = $1 ORDER BY random() LIMIT 1) AS one",
-            database,
-        )
-    await db.close()
-    return cuts
+_CUT_ONE = """
+SELECT count(pg_terminate_backend(pid)) FROM (
+    SELECT pid FROM pg_stat_activity WHERE datname = $1 ORDER BY random() LIMIT 1
+) AS one
+"""
 
 
-async def _insist(work: Callable[[], Awaitable[list[Appended] | None]]) -> list[Appended] | None:
-    """As publishers and workers do: again, with the same ids and numbers."""
-    while True:
-        with suppress(StorageUnavailable):
-            return await work()
+class _Insistent:
+    """Does what publishers and workers do: again, with the same ids and numbers, until it is done."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.cuts = 0
+
+    async def do(self, work: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            with suppress(StorageUnavailable):
+                result = await work()
+                self.done += 1
+                return result
+            await asyncio.sleep(0.001)
+
+    async def cut_connections(self, database: str) -> None:
+        """Break a connection, whatever it is about, each time that a little more was done."""
+        chance = random.Random(7)
+        db = await asyncpg.connect(url_of("postgres"))
+        try:
+            while True:
+                seen = self.done
+                await until(lambda seen=seen: self.done > seen, "something is done between two cuts")
+                await asyncio.sleep(chance.uniform(0, 0.02))
+                self.cuts += await db.fetchval(_CUT_ONE, database)
+        finally:
+            db.terminate()
 
 
 async def test_nothing_acknowledged_is_lost_when_connections_break(opener: Opener, database: str) -> None:
@@ -266,16 +281,14 @@ async def test_nothing_acknowledged_is_lost_when_connections_break(opener: Opene
     part = (sub.shard, sub.no % 2)
     lease = await storage.lease(part[0], "one", NOW, 1000, part[1])
     assert lease is not None
-    stop = asyncio.Event()
-    cutter = asyncio.create_task(_cut_connections(database, stop))
+    insistent = _Insistent()
     acknowledged: dict[tuple[int, str], int] = {}
 
     async def publish(number: int) -> None:
         chance = random.Random(number)
         for batch in range(25):
             events = [new_event(chance.choice(tenants).no, f"{number}-{batch}-{n}") for n in range(10)]
-            answers = await _insist(lambda events=events: storage.append(events, NOW))
-            assert answers is not None
+            answers = await insistent.do(lambda events=events: storage.append(events, NOW))
             for event, answer in zip(events, answers, strict=True):
                 acknowledged[event.tenant_no, event.id] = answer.position
 
@@ -284,11 +297,17 @@ async def test_nothing_acknowledged_is_lost_when_connections_break(opener: Opene
             tried = [attempt(sub.no, number, request_bytes=1)]
             done = [settled(sub.no, number)]
             batch = Record(part[0], 1, NOW, number, tried, done, slice=part[1], number=number)
-            await _insist(lambda batch=batch: storage.record(batch))
+            await insistent.do(lambda batch=batch: storage.record(batch))
 
-    await asyncio.gather(*(publish(number) for number in range(4)), record())
-    stop.set()
-    assert await cutter > 5
+    cutter = asyncio.create_task(insistent.cut_connections(database))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for work in (*(publish(number) for number in range(4)), record()):
+                tasks.create_task(work)
+    finally:
+        cutter.cancel()
+        await asyncio.wait([cutter])
+    assert insistent.cuts > 5
     stored: dict[tuple[int, str], int] = {}
     for shard in range(SHARDS):
         events = await _log(storage, shard)
@@ -302,7 +321,7 @@ async def test_nothing_acknowledged_is_lost_when_connections_break(opener: Opene
 
 async def test_a_server_that_stops_and_comes_back() -> None:
     own = PostgresServer()
-    storage = PostgresStorage(own.url(), shards=2, connect_timeout=2, patience=2)
+    storage = PostgresStorage(own.url(), shards=2, connect_timeout=20, patience=20)
     try:
         await storage.open()
         await storage.append([new_event(1, "before")], NOW)
@@ -432,7 +451,7 @@ async def test_lists_come_from_the_replica_while_it_answers() -> None:
     try:
         await storage.open()
         standby = PostgresServer(standby_of=primary)
-        reader = PostgresStorage(primary.url(), replica_dsn=standby.url(), connect_timeout=2)
+        reader = PostgresStorage(primary.url(), replica_dsn=standby.url(), connect_timeout=20)
         await reader.open()
         await storage.append([new_event(1, "one")], NOW)
         events = await eventually(lambda: reader.list_events(EventQuery(1)), bool, "the replica follows")
