@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import socket
 import sys
 import threading
 import time
@@ -22,9 +23,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from urllib.request import Request, urlopen
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-SECONDS = 30
+SECONDS = 60
 PAUSE = 0.2
-"""Between two rounds of the recovery: what was resent needs a moment to arrive."""
+"""Between two looks at the list: what was resent needs a moment to arrive."""
 
 
 class FrontSystems:
@@ -65,7 +66,11 @@ class Receiver:
         self._answers: Callable[[int], int] = lambda _: 200
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
-        self._port = 0
+        self._place = socket.socket()
+        """Bound and never listening: the port stays ours while we are down."""
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self._port: int = self._place.getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -75,8 +80,7 @@ class Receiver:
     def up(self) -> None:
         """Listen, always on the same port."""
         handler = type("Handler", (_Handler,), {"receiver": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), handler)
-        self._port = self._server.server_address[1]
+        self._server = _Server(("127.0.0.1", self._port), handler)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def down(self) -> None:
@@ -105,6 +109,11 @@ class Receiver:
             return status
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 512
+    """Python's own value, 5, makes those wait who call while this program is not on the processor."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     receiver: Receiver
     protocol_version = "HTTP/1.1"
@@ -123,19 +132,21 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def recover(api: FrontSystems, webhook: str, since: str, until: str) -> dict[str, object]:
-    """The small service of the guide: resend all failed events until there are none."""
-    rounds: list[int] = []
-    resent: set[str] = set()
+    """The small service of the guide: resend all failed events until there are none.
+
+    Nothing is resent before the list shows the run of the last time: it would be booked twice.
+    """
+    runs: dict[str, int] = {}
+    """Of each event when it was resent."""
     end = time.monotonic() + SECONDS
-    while failed := api.failed_events(webhook, since, until):
-        if time.monotonic() > end:
-            break
-        rounds.append(len(failed))
+    while (failed := api.failed_events(webhook, since, until)) and time.monotonic() < end:
         for item in failed:
-            api.resend(webhook, item["webhookEventId"])
-            resent.add(item["webhookEventId"])
+            event = item["webhookEventId"]
+            if item["runsCounter"] > runs.get(event, -1):
+                api.resend(webhook, event)
+                runs[event] = item["runsCounter"]
         time.sleep(PAUSE)
-    return {"rounds": rounds, "resent": sorted(resent), "left": len(failed)}
+    return {"resent": sorted(runs), "left": len(failed)}
 
 
 def main(base: str, api_key: str, subscription_key: str, event: str) -> None:
