@@ -149,6 +149,8 @@ def php_accepts(environ: dict[str, Any], body: bytes, key: str) -> bool:
 
 class Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = 512
+    """Python's own value, 5, makes those wait who call while this program is not on the processor."""
 
 
 class Quiet(WSGIRequestHandler):
