@@ -40,18 +40,23 @@ class Scene:
         return [f"e{number}" for number in range(self.published)]
 
     async def suspend(self) -> None:
-        """Stop the owner, but not while it holds the lock for writing, which would stop the API as well."""
-        while True:
-            self.owner.signal(signal.SIGSTOP)
-            try:
-                await self.api.call("GET", "/readyz", patience=2)
-            except TimeoutError:
-                self.owner.signal(signal.SIGCONT)
-            else:
-                return
+        """Stop the owner."""
+        await suspend(self.owner, self.api)
 
     async def leases(self, server: ServerProcess) -> float:
         return await Api(server).metric("leases_taken_total")
+
+
+async def suspend(server: ServerProcess, other: Api) -> None:
+    """Stop a process, but not while it holds the lock for writing, which would stop the other one as well."""
+    while True:
+        server.signal(signal.SIGSTOP)
+        try:
+            await other.call("GET", "/readyz", patience=2)
+        except TimeoutError:
+            server.signal(signal.SIGCONT)
+        else:
+            return
 
 
 @asynccontextmanager
@@ -62,8 +67,13 @@ async def scene(folder: Path) -> AsyncGenerator[Scene]:
     heir = ServerProcess(folder / "data", "delivery", lease_seconds=f"{LEASE:g}s")
     async with receiving(folder) as receiver, running(api, owner):
         this = Scene(await Api(api).new_tenant("shop"), owner, heir, receiver)
-        await this.api.subscribe(receiver.url("any"), signing={"secret": receiver.secret})
+        subscription = await this.api.subscribe(receiver.url("any"), signing={"secret": receiver.secret})
         await receiver.receipts.complete({"any": await this.publish()})
+        await eventually(
+            lambda: this.api.get(f"/v1/subscriptions/{subscription}/health"),
+            lambda health: health["lag"] == 0 and health["waiting"] == 0,
+            "all outcomes are recorded",
+        )
         async with running(heir):
             yield this
 
@@ -117,8 +127,8 @@ async def test_a_suspended_api_process_does_not_stop_delivery(tmp_path: Path) ->
         receipts = this.receiver.receipts
         second = ServerProcess(tmp_path / "data", "api")
         async with running(second):
-            this.api.server.signal(signal.SIGSTOP)
             other = Api(second, tenant="shop")
+            await suspend(this.api.server, other)
             await other.publish({"id": "from-the-other", "type": "order:created", "data": {}})
             await until(lambda: receipts.count("any") == EVENTS + 1, "it arrives")
             this.api.server.signal(signal.SIGCONT)

@@ -130,7 +130,7 @@ class Log:
         self.good: dict[str, list[dict[str, Any]]] = {}
         self.refused: dict[str, int] = {}
         self.judged: list[tuple[bytes, str]] = []
-        """Bodies and signatures that PHP has not judged yet: it is not asked while the sender waits, for 5 s at most."""
+        """Bodies and signatures for PHP, which is not asked while the sender waits: that waits for 5 s at most."""
         self.changed = threading.Condition()
 
     def wait(self, happened: Any, what: str) -> None:

@@ -63,6 +63,10 @@ class RelayProcess:
         await until(lambda: not self.alive, lambda: f"ended after SIGTERM\n{self.tail()}", STOP_SECONDS)
         return self._process.returncode
 
+    def beginnings(self) -> int:
+        """How often its log tells that it began to work."""
+        return self.log.read_text().count("outbox_relaying") if self.log.exists() else 0
+
     def tail(self) -> str:
         return self.log.read_text("utf-8", "replace")[-4000:]
 

@@ -473,6 +473,8 @@ def test_close_gives_up_after_its_time_and_hands_back_what_is_left(server: Scrip
     server.always = answer(503, {"detail": "away"})
     hookline = Hookline(server.url, KEY, buffered=True)
     ids = [hookline.publish("a", n, id=f"e{n}").id for n in range(700)]
+    while len(server.requests) < 2:  # so the first one was answered
+        time.sleep(0.001)
     with pytest.raises(NotSent, match=r"700 events are not confirmed.*away") as caught:
         hookline.close(0.1)
     assert [event.id for event in caught.value.events] == ids

@@ -198,7 +198,7 @@ async def test_control_hands_over_secrets_and_notes_and_sends_away():
             page = msgspec.json.decode(reply.body, type=Page)
             assert [receipt.event_id for receipt in page.receipts] == ["e1"]
             assert (await client.send("GET", "/nothing")).status == 404
-            await client.call("POST", "/away?name=analytics&seconds=0.05")
+            await client.call("POST", "/away?name=analytics&seconds=1")
             with pytest.raises(Unreachable):
                 await publisher.send("POST", "/hooks")
             await control.returned("analytics")
