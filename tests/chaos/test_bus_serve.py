@@ -24,7 +24,7 @@ from tests.support.receipts import (
 from tests.support.server import Api, ServerProcess, running
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 OUTAGE = float(os.environ.get("BUS_OUTAGE", "15"))
 """Seconds without a database. ``BUS_OUTAGE=60`` is the minute of a careful reader."""

@@ -73,7 +73,7 @@ async def examine(storm: Storm, load: Load, lives: Sequence[int], servers: Seque
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_one_process_killed_again_and_again(tmp_path: Path) -> None:
     chance = dice()
     server = ServerProcess(tmp_path / "data", max_in_flight=str(IN_FLIGHT))
@@ -85,7 +85,7 @@ async def test_one_process_killed_again_and_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_two_processes_on_one_file_killed_one_by_one_or_together(tmp_path: Path) -> None:
     chance = dice()
     api = ServerProcess(tmp_path / "data", "api")

@@ -109,7 +109,6 @@ async def installed(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 async def test_killed_after_each_step(dialect: str, tmp_path: Path) -> None:
     async with installed(dialect, tmp_path) as (shop, server, relay, api):
@@ -125,7 +124,6 @@ async def test_killed_after_each_step(dialect: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 async def test_killed_at_random_moments(dialect: str, tmp_path: Path) -> None:
     """Mostly the relay, now and then the server behind it, while orders come in."""

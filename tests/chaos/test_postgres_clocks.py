@@ -31,7 +31,7 @@ async def add_skewed(nodes: Cluster, count: int) -> list[SkewedClock]:
     return clocks
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_clocks_that_are_wrong(durable: PostgresServer, tmp_path: Path) -> None:
     async with cluster(durable, tmp_path, workers=1) as nodes, receiving(tmp_path) as receiver:
         ahead, behind = await add_skewed(nodes, 2)

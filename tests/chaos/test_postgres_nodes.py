@@ -45,7 +45,7 @@ async def kill_and_restart(this: Fleet, chance: random.Random) -> None:
     await asyncio.gather(this.more(10), this.cluster.start(*victims))
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_nodes_are_killed_again_and_again(durable: PostgresServer, tmp_path: Path) -> None:
     chance = dice()
     async with cluster(durable, tmp_path) as nodes, receiving(tmp_path) as receiver:
@@ -84,7 +84,7 @@ async def suspend(this: Fleet, victims: Sequence[Node]) -> int:
     return continued
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_nodes_that_sleep_past_their_leases_are_fenced(durable: PostgresServer, tmp_path: Path) -> None:
     """They write nothing when they wake up, and send nothing of the hundreds that they still have in memory."""
     async with cluster(durable, tmp_path) as nodes, receiving(tmp_path) as receiver:
@@ -107,7 +107,7 @@ async def test_nodes_that_sleep_past_their_leases_are_fenced(durable: PostgresSe
 # --- SIGTERM, and more or fewer nodes ----------------------------------------------------------------
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_nodes_join_leave_and_restart_in_turn(durable: PostgresServer, tmp_path: Path) -> None:
     """Nothing comes twice, no lease runs out, and everybody has the same share within a few rounds."""
     async with cluster(durable, tmp_path) as nodes, receiving(tmp_path) as receiver:

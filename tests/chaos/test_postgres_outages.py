@@ -55,7 +55,7 @@ async def outage(this: Fleet, server: PostgresServer, how: signal.Signals, until
     await this.flowing()
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_the_database_stops_and_crashes(durable: PostgresServer, tmp_path: Path) -> None:
     chance = dice()
     async with cluster(durable, tmp_path) as nodes, receiving(tmp_path) as receiver:
@@ -92,7 +92,7 @@ async def take_what_is_left(nodes: Cluster, stack: AsyncExitStack) -> None:
             return
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_connections_are_cut_and_run_out(durable: PostgresServer, tmp_path: Path) -> None:
     chance = dice()
     async with cluster(durable, tmp_path) as nodes, receiving(tmp_path) as receiver:
@@ -118,7 +118,7 @@ async def test_connections_are_cut_and_run_out(durable: PostgresServer, tmp_path
         assert cut > CUTS * len(nodes.nodes)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_a_full_pool_costs_no_lease(durable: PostgresServer, tmp_path: Path) -> None:
     """All connections of all nodes for reading and publishing are stuck; leases have their own."""
     async with cluster(durable, tmp_path) as nodes, receiving(tmp_path) as receiver:
@@ -142,7 +142,7 @@ AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_a_record_that_hangs_costs_no_other_lease(durable: PostgresServer, tmp_path: Path) -> None:
     """Where nothing can be recorded, what has nothing to record stays where it is."""
     async with cluster(durable, tmp_path) as nodes, receiving(tmp_path) as receiver:

@@ -126,7 +126,7 @@ async def separate(this: Fleet, cable: Cable, *, lost: bool) -> int:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_nodes_without_the_database(durable: PostgresServer, tmp_path: Path, way: str) -> None:
     async with (
         cluster(durable, tmp_path, apis=1, workers=2) as nodes,

@@ -20,7 +20,7 @@ GRACE = 20.0
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_a_graceful_stop_under_load_repeats_nothing(tmp_path: Path) -> None:
     chance = random.Random(ROUNDS)
     server = ServerProcess(tmp_path / "data", shutdown_grace=f"{GRACE:g}s")
@@ -43,7 +43,6 @@ async def test_a_graceful_stop_under_load_repeats_nothing(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "order", [("api", "delivery"), ("delivery", "api")], ids=["api-first", "delivery-first"]
 )
-@pytest.mark.timeout(120)
 async def test_two_processes_stop_in_either_order(tmp_path: Path, order: tuple[str, str]) -> None:
     servers = {role: ServerProcess(tmp_path / "data", role) for role in ("api", "delivery")}
     api = servers["api"]
@@ -62,19 +61,18 @@ async def test_two_processes_stop_in_either_order(tmp_path: Path, order: tuple[s
         assert [server.complaints() for server in servers.values()] == [[], []]
 
 
-@pytest.mark.timeout(120)
 async def test_a_request_that_does_not_end_within_the_grace_is_repeated(tmp_path: Path) -> None:
     """The one case where a stop may repeat a delivery: its endpoint takes longer than the grace."""
     server = ServerProcess(tmp_path / "data", shutdown_grace="1s")
     async with receiving(tmp_path) as receiver, running(server):
         api = await Api(server).new_tenant("shop")
-        endpoint = receiver.url("slow", "delay=8")
+        endpoint = receiver.url("slow", "delay=14")
         subscription = await api.subscribe(endpoint, signing={"secret": receiver.secret})
         await api.publish({"id": "held-up", "type": "order:created", "data": {}})
         await until(lambda: receiver.receipts.count("slow") == 1, "the request arrives")
         began = time.monotonic()
         assert await server.terminate() == 0
-        assert time.monotonic() - began < 7
+        assert time.monotonic() - began < 12
         restarted = time.monotonic_ns()
         await server.start()
         await api.patch(f"/v1/subscriptions/{subscription}", {"url": receiver.url("slow")})

@@ -12,8 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.support.receipts import Receiver, assert_sequences_follow_the_log, duplicates, receiving
 from tests.support.server import Api, ServerProcess, running
 from tests.support.waiting import eventually, never, until
@@ -78,7 +76,6 @@ async def scene(folder: Path) -> AsyncGenerator[Scene]:
             yield this
 
 
-@pytest.mark.timeout(120)
 async def test_a_suspended_owner_keeps_its_shard_and_goes_on(tmp_path: Path) -> None:
     async with scene(tmp_path) as this:
         receipts = this.receiver.receipts
@@ -93,7 +90,6 @@ async def test_a_suspended_owner_keeps_its_shard_and_goes_on(tmp_path: Path) -> 
         assert duplicates(receipts.all) == []
 
 
-@pytest.mark.timeout(120)
 async def test_a_dead_owner_is_followed_at_once(tmp_path: Path) -> None:
     async with scene(tmp_path) as this:
         receipts = this.receiver.receipts
@@ -109,7 +105,6 @@ async def test_a_dead_owner_is_followed_at_once(tmp_path: Path) -> None:
         assert await this.leases(this.owner) == 0  # now it is the one that waits
 
 
-@pytest.mark.timeout(120)
 async def test_a_stopped_owner_hands_over(tmp_path: Path) -> None:
     async with scene(tmp_path) as this:
         receipts = this.receiver.receipts
@@ -121,7 +116,6 @@ async def test_a_stopped_owner_hands_over(tmp_path: Path) -> None:
         assert duplicates(receipts.all) == []
 
 
-@pytest.mark.timeout(120)
 async def test_a_suspended_api_process_does_not_stop_delivery(tmp_path: Path) -> None:
     async with scene(tmp_path) as this:
         receipts = this.receiver.receipts

@@ -24,7 +24,7 @@ import pytest
 from hookline.cli import root
 
 SOURCE = Path(__file__).parents[2] / "src"
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ async def start_demo(temporary: Path, *arguments: str) -> Process:
 @pytest.mark.slow
 async def test_a_fast_day_loses_nothing(tmp_path: Path):
     demo = await start_demo(tmp_path, "--fast", "--events", "300", "--no-live", "--json")
-    output, errors = await asyncio.wait_for(demo.communicate(), 55)
+    output, errors = await asyncio.wait_for(demo.communicate(), 150)
     report: dict[str, Any] = json.loads(output or "{}")
     assert demo.returncode == 0, f"{report.get('faults')}\n{errors.decode()}"
     assert report["ok"]
@@ -44,12 +44,12 @@ async def test_a_fast_day_loses_nothing(tmp_path: Path):
 async def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals):
     demo = await start_demo(tmp_path, "--events", "300", "--no-live")
     assert demo.stderr
-    while b"publishing" not in (await asyncio.wait_for(demo.stderr.readline(), 30)):
+    while b"publishing" not in (await asyncio.wait_for(demo.stderr.readline(), 60)):
         assert demo.returncode is None
     children = children_of(demo.pid)
     assert len(children) >= 2
     demo.send_signal(number)
-    await asyncio.wait_for(demo.communicate(), 30)
+    await asyncio.wait_for(demo.communicate(), 60)
     assert demo.returncode == 128 + number
     assert not any(is_alive(child) for child in children)
     assert is_empty(tmp_path)
@@ -90,7 +90,7 @@ def test_what_makes_no_sense_is_said_at_once(
 async def test_the_server_of_somebody_else_is_left_alone(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         demo = await start_demo(tmp_path, "--events", "1", "--port", str(other.getsockname()[1]))
-        _, errors = await asyncio.wait_for(demo.communicate(), 30)
+        _, errors = await asyncio.wait_for(demo.communicate(), 60)
         other.setblocking(False)
         with pytest.raises(BlockingIOError):  # nobody called
             other.accept()

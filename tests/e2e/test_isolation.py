@@ -150,7 +150,7 @@ def judge(alone: Sequence[Sequence[float]], during: Sequence[float]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_failing_neighbours_do_not_slow_the_healthy(tmp_path: Path) -> None:
     async with shop(tmp_path) as (api, receiver):
         before = await measure(api, receiver, "before", BEFORE)
@@ -164,7 +164,7 @@ async def test_failing_neighbours_do_not_slow_the_healthy(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_a_backlog_beside_failing_neighbours_does_not_slow_the_healthy(tmp_path: Path) -> None:
     async with shop(tmp_path) as (api, receiver):
         bulk = await backlog(api, receiver)

@@ -187,7 +187,7 @@ async def _use_for_months(shop: Shop) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_a_running_installation_moves(tmp_path: Path, database: str) -> None:
     down = True
 

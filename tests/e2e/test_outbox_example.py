@@ -96,7 +96,6 @@ async def shop_around(api: ShopApi, customer: int) -> list[tuple[dict[str, Any],
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 async def test_exactly_the_orders_that_were_taken_arrive(dialect: str, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "data")

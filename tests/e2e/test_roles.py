@@ -57,7 +57,6 @@ async def test_an_event_wakes_the_other_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ends", ["none", "standby", "owner"])
-@pytest.mark.timeout(120)
 async def test_wake_ups_survive_a_second_delivery_process(tmp_path: Path, ends: str) -> None:
     """One waits, or has gone again, or follows the first: events wake whoever delivers."""
     api, owner = (ServerProcess(tmp_path / "data", role) for role in ("api", "delivery"))

@@ -91,11 +91,11 @@ async def test_a_request_that_is_being_answered_gets_its_answer(tmp_path: Path) 
         port = slow.sockets[0].getsockname()[1]
         subscription = await api.subscribe(f"http://127.0.0.1:{port}/")
         trial = asyncio.create_task(api.post(f"/v1/subscriptions/{subscription}/test", {}))
-        await asyncio.wait_for(arrived.wait(), 20)
+        await asyncio.wait_for(arrived.wait(), 60)
         server.signal(signal.SIGTERM)
         await until(lambda: '"event": "stopping"' in server.tail(), "it is stopping")
         go_on.set()
-        assert (await asyncio.wait_for(trial, 20))["accepted"]
+        assert (await asyncio.wait_for(trial, 60))["accepted"]
         await until(lambda: not server.alive, "it has ended")
         assert server.process.returncode == 0
 
@@ -105,7 +105,7 @@ async def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as silent:
             await api.subscribe(f"http://127.0.0.1:{silent.getsockname()[1]}/")
             await api.publish({"type": "order:created", "data": {}})
-            silent.settimeout(20)
+            silent.settimeout(60)
             delivery, _ = await asyncio.to_thread(silent.accept)  # under way, and it will not end
             server.signal(signal.SIGINT)
             await until(lambda: '"event": "stopping"' in server.tail(), "it is stopping")
@@ -124,7 +124,7 @@ def serve(
     """The standard error of a server that ends by itself with 1."""
     given = {f"HOOKLINE_{name.upper()}": value for name, value in settings.items()}
     ended = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, timeout=50, text=True,
+        [sys.executable, "-c", program], check=False, capture_output=True, timeout=150, text=True,
         cwd=ROOT, env=child_environment(HOOKLINE_DATA_DIR=str(folder / "data"), **given),
     )  # fmt: skip
     assert ended.returncode == 1, ended

@@ -35,7 +35,7 @@ from hookline.storage.wake import LocalWake
 
 T = TypeVar("T")
 OPERATOR = "hk_operator-key-of-the-tests"
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class SystemClock:

@@ -13,7 +13,7 @@ from hookline.ports import Outcome, Request, Sender
 from hookline.sender import CurlSender
 
 LOOPBACK = AddressRule([ip_network("127.0.0.0/8")])
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @asynccontextmanager

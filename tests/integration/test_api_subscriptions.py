@@ -51,7 +51,7 @@ def receiving(api: Api, behave: Behaviour = answer_ok) -> Iterator[Receiver]:
 
     async def begin() -> asyncio.Task[None]:
         task = asyncio.create_task(run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not up:
                 await asyncio.sleep(0)
         return task

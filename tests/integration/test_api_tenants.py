@@ -211,7 +211,7 @@ def test_there_is_an_end_to_the_number_of_keys(api: Api) -> None:
 
 
 async def _until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.01)
 
@@ -275,7 +275,7 @@ async def test_what_was_read_before_a_change_is_not_kept(monkeypatch: pytest.Mon
         storage.__dict__.update(api.services.storage.__dict__)
         ring = KeyRing(storage, api.services.clock)
         asking = asyncio.create_task(ring.find_secret(OPERATOR))
-        await asyncio.wait_for(reading.wait(), 5)
+        await asyncio.wait_for(reading.wait(), 60)
         ring.forget()
         go_on.set()
         assert (await asking).key.digest == digest(OPERATOR)

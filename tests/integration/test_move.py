@@ -218,7 +218,6 @@ def test_a_shard_stands_where_its_tenants_stood(
 # --- after a break -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(120)
 async def test_killed_at_any_point_and_run_again(source: Path, empty: str) -> None:
     for when in ("0.0001", "0.3", "0.499", "0.7", "0.999", "finish"):
         assert await _die(source, empty, when) == -signal.SIGKILL

@@ -85,7 +85,7 @@ fuzzed = schemathesis.openapi.from_dict(json.loads(msgspec.json.encode(document(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @fuzzed.parametrize()
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]

@@ -26,7 +26,7 @@ from tests.integration.senders import begin, until
 from tests.support.mailbox import LOGIN, USER, Mailbox, mailbox, scripted
 from tests.support.ports import own_port
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.mailbox import mailbox
 from tests.support.server import Api, ServerProcess, running
 from tests.support.waiting import PATIENCE, eventually
@@ -102,7 +100,6 @@ def test_the_client_knows_nothing_of_hookline() -> None:
     assert "json" in imported
 
 
-@pytest.mark.timeout(120)
 async def test_each_kind_of_authentication_and_every_management_operation(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "data")
     async with running(server), shop(server) as here:
@@ -145,7 +142,6 @@ async def test_each_kind_of_authentication_and_every_management_operation(tmp_pa
         assert server.complaints() == []
 
 
-@pytest.mark.timeout(120)
 async def test_a_broken_endpoint_is_retried_as_often_as_it_asked_and_keeps_the_delivery_id(
     tmp_path: Path,
 ) -> None:
@@ -184,7 +180,6 @@ async def test_a_broken_endpoint_is_retried_as_often_as_it_asked_and_keeps_the_d
         assert server.complaints() == []
 
 
-@pytest.mark.timeout(120)
 async def test_the_delivery_id_survives_the_death_of_the_server(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "data")
     async with running(server), shop(server) as here:
@@ -205,7 +200,6 @@ async def test_the_delivery_id_survives_the_death_of_the_server(tmp_path: Path) 
         assert len({(each["delivery"], each["message"], each["body"]) for each in attempts}) == 1
 
 
-@pytest.mark.timeout(120)
 async def test_an_error_email_says_which_delivery_failed_for_good(tmp_path: Path) -> None:
     async with mailbox() as box:
         mail = {"smtp_url": f"smtp://127.0.0.1:{box.port}", "smtp_from": "hookline@example.com"}

@@ -26,8 +26,8 @@ from nats.js import JetStreamContext
 from tests.support.ports import own_port
 from tests.support.waiting import until
 
-START_SECONDS = 30.0
-STOP_SECONDS = 30.0
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
 _CONFIG = """
 server_name: "{name}"
 listen: "127.0.0.1:{port}"

@@ -28,7 +28,7 @@ import asyncpg
 from tests.support.ports import own_port
 
 TEST_POSTGRES_URL = "TEST_POSTGRES_URL"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 NOBODY = 65534
 """Who runs the server where the tests run as root: PostgreSQL refuses to be root."""
 _PR_SET_PDEATHSIG = 1

@@ -72,7 +72,7 @@ class Receipts:
         self.read()
         return len(self.accepted[endpoint])
 
-    async def complete(self, expected: Mapping[str, Iterable[str]], seconds: float = 60.0) -> None:
+    async def complete(self, expected: Mapping[str, Iterable[str]], seconds: float = 120.0) -> None:
         """Return once each endpoint has accepted all of its events."""
         wanted = {endpoint: set(events) for endpoint, events in expected.items()}
 

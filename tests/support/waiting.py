@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which something that must happen counts as failed. Generous: the machine may be busy."""
 POLL = 0.01
 

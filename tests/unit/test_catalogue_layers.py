@@ -167,7 +167,7 @@ async def test_what_was_read_before_a_change_is_not_kept() -> None:
 
     with mock.patch.object(types, "find", slow):
         old = asyncio.create_task(cache.find(tenant.no, "own"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await reading.wait()
             cache.forget()
             go_on.set()
