@@ -6,6 +6,15 @@ import socket
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "hookline",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+settings.load_profile("hookline")
+"""Whether a property holds does not depend on how busy the machine is, nor on how lucky the generator."""
 
 
 class OutsideWorld(RuntimeError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from tests.support.http import Connection
 from tests.support.ports import own_port
 from tests.support.receipts import Receipt, Receiver, duplicates, receiving
 from tests.support.server import Api, ServerProcess, running
-from tests.support.waiting import until
 
 HEALTHY = [f"healthy-{number}" for number in range(50)]
 BACKLOG = 100_000
@@ -23,10 +23,9 @@ BATCH = 1000
 
 PACE = 0.1
 """Seconds between two events. Each goes to all healthy endpoints: 500 deliveries a second."""
-BEFORE = 50
-DURING = 80
-SLICE = 20
-"""Events measured without the bad neighbours (before and after), and with them."""
+ROUNDS = 8
+SLICE = 10
+"""Events that are measured at a time: ``ROUNDS`` times with the bad neighbours, each time between two without them."""
 
 FACTOR = 2.0
 FLOOR = 0.050
@@ -120,59 +119,60 @@ async def shop(folder: Path) -> AsyncGenerator[tuple[Api, Receiver]]:
         assert server.complaints() == []
 
 
-async def while_it_drains(api: Api, receiver: Receiver) -> list[float]:
-    """Measure for as long as the backlog lasts, which a fast machine works off early."""
-    values: list[float] = []
-    drained = 0
-    for part in range(DURING // SLICE):
-        of_part = await measure(api, receiver, f"during-{part}", SLICE)
-        drained = receiver.receipts.count("bulk")
-        if drained == BACKLOG:
-            break
-        values += of_part
-    assert len(values) >= 2 * SLICE * len(HEALTHY), "the backlog did not last long enough to tell"
-    print(f"{drained} of the backlog delivered meanwhile")  # noqa: T201 - the figures of the run
-    return values
-
-
-async def pause(api: Api, *subscriptions: str) -> None:
+async def switch(api: Api, subscriptions: Sequence[str], how: str) -> None:
+    """``pause`` or ``resume`` them."""
     for subscription in subscriptions:
-        await api.post(f"/v1/subscriptions/{subscription}/pause", {})
+        await api.post(f"/v1/subscriptions/{subscription}/{how}", {})
 
 
-def judge(alone: Sequence[Sequence[float]], during: Sequence[float]) -> None:
-    """The p99 with bad neighbours against the p99 before and after, the worse of which is the normal."""
-    for name, values in (("before", alone[0]), ("with bad neighbours", during), ("after", alone[1])):
-        figures = (f"p{part * 100:g} {percentile(values, part) * 1000:.1f}" for part in (0.5, 0.9, 0.99))
-        print(f"{name}: {', '.join(figures)} ms of {len(values)}")  # noqa: T201 - the figures of the run
-    normal = max(percentile(values, 0.99) for values in alone)
-    assert percentile(during, 0.99) <= max(FACTOR * normal, FLOOR)
+async def alternate(api: Api, receiver: Receiver, bad: Sequence[str], lasts: Callable[[], bool]) -> None:
+    """Measure with the bad neighbours and without them in turn, for as long as they are bad, and judge."""
+    alone, during = [await measure(api, receiver, "alone", SLICE)], list[list[float]]()
+    for number in range(ROUNDS):
+        await switch(api, bad, "resume")
+        values = await measure(api, receiver, f"during-{number}", SLICE)
+        await switch(api, bad, "pause")
+        if not lasts():
+            break
+        during.append(values)
+        alone.append(await measure(api, receiver, f"alone-{number}", SLICE))
+    judge(alone, during)
+
+
+def judge(alone: Sequence[Sequence[float]], during: Sequence[Sequence[float]]) -> None:
+    """Each p99 with bad neighbours against those right before and right after, the worse of which is the normal.
+
+    What else the machine does at a time can spoil one comparison and another; a fault of ours spoils most.
+    """
+    ratios: list[float] = []
+    for values, *around in zip(during, alone, alone[1:], strict=False):
+        normal = max(percentile(each, 0.99) for each in around)
+        ratios.append(percentile(values, 0.99) / max(normal, FLOOR / FACTOR))
+    for name, slices in (("alone", alone), ("with bad neighbours", during)):
+        shown = ", ".join(f"{percentile(values, 0.99) * 1000:.1f}" for values in slices)
+        print(f"{name}: p99 {shown} ms")  # noqa: T201 - the figures of the run
+    assert len(ratios) >= ROUNDS // 2, "the bad neighbours did not last long enough to tell"
+    assert statistics.median(ratios) <= FACTOR, ratios
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_failing_neighbours_do_not_slow_the_healthy(tmp_path: Path) -> None:
     async with shop(tmp_path) as (api, receiver):
-        before = await measure(api, receiver, "before", BEFORE)
         bad = await failing_neighbours(api, receiver)
-        during = await measure(api, receiver, "during", DURING)
+        await switch(api, bad, "pause")
+        await alternate(api, receiver, bad, lambda: True)
         receiver.receipts.read()
         assert {"silent", "slow", "throttling"} <= {one.endpoint for one in receiver.receipts.all}
-        await pause(api, *bad)
-        after = await measure(api, receiver, "after", BEFORE)
-        judge([before, after], during)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_a_backlog_beside_failing_neighbours_does_not_slow_the_healthy(tmp_path: Path) -> None:
     async with shop(tmp_path) as (api, receiver):
-        bulk = await backlog(api, receiver)
-        before = await measure(api, receiver, "before", BEFORE)
-        bad = await failing_neighbours(api, receiver)
-        await api.post(f"/v1/subscriptions/{bulk}/resume", {})
-        await until(lambda: receiver.receipts.count("bulk") > 0, "the backlog moves")
-        during = await while_it_drains(api, receiver)
-        await pause(api, bulk, *bad)
-        after = await measure(api, receiver, "after", BEFORE)
-        judge([before, after], during)
+        bulk, *others = bad = [await backlog(api, receiver), *await failing_neighbours(api, receiver)]
+        await switch(api, others, "pause")
+        await alternate(api, receiver, bad, lambda: receiver.receipts.count("bulk") < BACKLOG)
+        delivered = receiver.receipts.count("bulk")
+        print(f"{delivered} of the backlog of {bulk} delivered meanwhile")  # noqa: T201 - the figures of the run
+        assert delivered > 0
