@@ -89,7 +89,7 @@ class Bus:
 
     @property
     def js(self) -> JetStreamContext:
-        return JetStreamContext(self.nc, timeout=5)
+        return JetStreamContext(self.nc, timeout=60)
 
     async def find_tenant(self, tenant_id: str) -> Tenant | None:
         if self.log.down:

@@ -101,6 +101,7 @@ class Cluster:
     database: str
     nodes: list[Node] = field(default_factory=list[Node])
     settings: dict[str, str] = field(default_factory=dict[str, str])
+    lease: float = LEASE
     _db: asyncpg.Connection[Any] | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -226,7 +227,7 @@ class Cluster:
         now = time.time_ns() // 1_000_000
         await eventually(
             lambda: self._earliest_expiry(parts),
-            lambda expiry: expiry > now + 2000 * LEASE,
+            lambda expiry: expiry > now + 2000 * self.lease,
             f"the leases of {sorted(parts) or 'all'} are renewed",
         )
 
@@ -263,10 +264,15 @@ _numbers = iter(range(1, 1 << 30))
 
 @asynccontextmanager
 async def cluster(
-    server: PostgresServer, folder: Path, apis: int = 2, workers: int = 3, **settings: str
+    server: PostgresServer,
+    folder: Path,
+    apis: int = 2,
+    workers: int = 3,
+    lease: float = LEASE,
+    **settings: str,
 ) -> AsyncGenerator[Cluster]:
     """``apis`` and ``workers`` nodes on a new database, all running and the work shared out evenly."""
-    this = await _prepare(server, folder, settings)
+    this = await _prepare(server, folder, lease, settings)
     try:
         for number in range(1, apis + 1):
             await this.node(f"{this.database}_api_{number}", "api")
@@ -279,14 +285,14 @@ async def cluster(
         await this.close()
 
 
-async def _prepare(server: PostgresServer, folder: Path, settings: dict[str, str]) -> Cluster:
+async def _prepare(server: PostgresServer, folder: Path, lease: float, settings: dict[str, str]) -> Cluster:
     database = f"node{next(_numbers)}"
     db = await asyncpg.connect(server.url())
     await db.execute(f"CREATE DATABASE {database}")
     await db.close()
-    this = Cluster(server, folder, database, settings={
+    this = Cluster(server, folder, database, lease=lease, settings={
         "master_key": base64.b64encode(secrets.token_bytes(32)).decode(),
-        "lease_seconds": f"{LEASE:g}s",
+        "lease_seconds": f"{lease:g}s",
         "max_in_flight": str(IN_FLIGHT),
         "database_connections": "4",
         "database_query_connections": "2",
