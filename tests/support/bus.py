@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from hookline.core.errors import StorageUnavailable
 from hookline.core.model import Appended, Event, Millis, NewEvent, SchemaMode, Tenant
@@ -26,6 +27,7 @@ from hookline.storage.sqlite import SqliteStorage
 from hookline.storage.wake import LocalWake
 from tests.contract.make import NOW, api_key
 from tests.support.nats import Names, client
+from tests.support.waiting import eventually
 
 
 class SystemClock:
@@ -98,6 +100,19 @@ class Bus:
 
     def source(self) -> NatsSource:
         return NatsSource(self.options, self.publisher, self.find_tenant, self.log, self.metrics)
+
+    async def prepare(self) -> None:
+        """Make streams and consumer. A source goes on without them if the bus is too busy to answer in time."""
+
+        async def made() -> bool:
+            await self.source().prepare()
+            try:
+                await self.js.consumer_info(self.names.stream, self.options.durable)
+            except NotFoundError:
+                return False
+            return True
+
+        await eventually(made, bool, "streams and consumer are made")
 
     @asynccontextmanager
     async def feeding(self) -> AsyncGenerator[NatsSource]:
@@ -173,7 +188,7 @@ async def bus(
                 names, storage, cut, publisher, nc,
             )  # fmt: skip
             await made.new_tenant("shop")
-            await made.source().prepare()
+            await made.prepare()
             yield made
             await names.remove(made.js)
         assert not running.done(), running
