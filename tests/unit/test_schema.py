@@ -168,9 +168,9 @@ def fan_out(levels: int) -> dict[str, Any]:
     ],
 )
 def test_schemas_that_multiply_are_refused(schema: Any):
-    started = time.perf_counter()
+    started = time.process_time()
     assert "could apply to one place" in refused(schema).message
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_recursive_schemas_bound_the_depth_of_a_payload():
 
 def test_patterns_take_linear_time():
     schema = compiled({"pattern": "^(a|a)*$"})
-    started = time.perf_counter()
+    started = time.process_time()
     assert schema.faults("a" * 100_000 + "b")
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 # --- changes ----------------------------------------------------------------------------------------
@@ -411,9 +411,9 @@ def test_alternatives_that_multiply_are_given_up():
         branches = [{"anyOf": [{"minimum": n}, {"minLength": n}]} for n in range(2, 16)]
         return {"allOf": [*branches, {"maximum": last}]}
 
-    started = time.perf_counter()
+    started = time.process_time()
     assert changes(wide(5), wide(6))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 NAMES = ["a", "b"]
