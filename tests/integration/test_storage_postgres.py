@@ -485,8 +485,8 @@ TODAY = NOW // DAY
 
 
 async def test_partitions_are_made_ahead_and_on_demand(opener: Opener) -> None:
+    today = int(time.time() * 1000) // DAY  # or yesterday, once it is open
     storage = await opener()
-    today = int(time.time() * 1000) // DAY
     for table in partitions.TABLES:
         assert set(await _days(storage, table)) >= set(range(today, today + partitions.AHEAD + 1))
     tenant = (await _tenants(storage, 1))[0]
