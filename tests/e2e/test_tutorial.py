@@ -134,12 +134,12 @@ async def test_a_new_user_gets_a_first_delivery(tmp_path: Path):
     assert [attempt["status"] for attempt in delivery["attempt_log"]] == [500, 200]
 
 
-async def settled(reader: Reader, command: str) -> str:
+async def settled(reader: Reader, command: str, word: str = '"succeeded"') -> str:
     """What the log says, once the outcome is in it: the receiver knows a moment earlier than the log."""
     output = ""
     with suppress(TimeoutError):
         async with asyncio.timeout(SECONDS):
-            while '"succeeded"' not in output:
+            while word not in output:
                 output = await reader.run(command)
     return output
 
