@@ -116,12 +116,12 @@ async def test_a_replica_that_says_nothing_holds_up_one_list_at_a_time(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage_module, "REPLICA_SECONDS", 0.2)
-    monkeypatch.setattr(storage_module, "REPLICA_PAUSE", 0.4)
+    monkeypatch.setattr(storage_module, "REPLICA_PAUSE", 1.0)
     asked: list[asyncio.StreamWriter] = []
     silent = await asyncio.start_server(lambda _, writer: asked.append(writer), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     address = f"postgresql://nobody@127.0.0.1:{port}/x?sslmode=disable"
-    async with _opened(url_of(empty), replica_dsn=address, shards=1) as storage, asyncio.timeout(4):
+    async with _opened(url_of(empty), replica_dsn=address, shards=1) as storage, asyncio.timeout(60):
         assert await storage.list_events(EventQuery(1)) == []
         assert len(asked) == 1
         while len(asked) == 1:  # each time the pause is over

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -197,7 +198,7 @@ def publish_raw(url: str, subject: bytes, payload: bytes, headers: bytes = b"") 
     host, _, port = url.rpartition("/")[2].rpartition(":")
     sizes = b"%d %d" % (len(headers), len(headers + payload)) if headers else b"%d" % len(payload)
     verb = b"HPUB" if headers else b"PUB"
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         answers = connection.makefile("rb")
         answers.readline()
         connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n')

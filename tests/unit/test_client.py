@@ -310,12 +310,12 @@ def test_many_events_are_sent_in_batches_and_each_has_its_result(server: Script)
 
 def test_patience_counts_from_the_last_answer_not_from_the_first_batch(server: Script):
     def takes_its_time(handler: Handler) -> None:
-        time.sleep(0.15)
+        time.sleep(0.6)
         accept(handler)
 
     server.always = takes_its_time
     server.steps = [takes_its_time, takes_its_time, takes_its_time, answer(503)]
-    with Hookline(server.url, KEY, patience=0.3) as hookline:
+    with Hookline(server.url, KEY, patience=1.5) as hookline:
         results = hookline.publish_many([hookline.event("a", n) for n in range(2000)])
     assert len(results) == len(server.stored) == 2000
 
