@@ -139,7 +139,7 @@ async def slices(api: Api, receiver: Receiver, name: str, lasts: Callable[[], bo
 async def compare(api: Api, receiver: Receiver, bad: Sequence[str], lasts: Callable[[], bool]) -> None:
     """Measure while the bad neighbours are paused, then while they are not, without a break, and judge.
 
-    What else the machine does at a time spoils one slice or another, and not the middle one; a fault of ours spoils most.
+    What else the machine does at a time spoils one slice or another, not the middle one; a fault of ours spoils most.
     """
     await switch(api, bad, "pause")
     alone = await slices(api, receiver, "alone", lambda: True)
