@@ -195,6 +195,18 @@ def test_the_body_must_be_raw():
     assert verify(memoryview(BODY), GOOD, SECRET, now=TIME)
 
 
+def test_an_id_is_not_verified_by_the_signature_of_another_one():
+    message = f"order?1.{TIME}.".encode() + BODY
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    signature = "v1," + base64.b64encode(hmac.digest(key, message, "sha256")).decode()
+    signed = {**GOOD, "webhook-id": "order?1", "webhook-signature": signature}
+    assert verify(BODY, signed, SECRET, now=TIME).id == "order?1"
+    # Servers that read headers as UTF-8 can give letters that Latin-1 lacks: none may stand in for the question mark.
+    with pytest.raises(VerificationError) as caught:
+        verify(BODY, {**signed, "webhook-id": "order€1"}, SECRET, now=TIME)
+    assert caught.value.code == "bad_id"
+
+
 HEADERS = st.text(st.characters(codec="latin-1"), max_size=60)
 
 

@@ -58,7 +58,7 @@ def verify(
     message_id = _id(lines.one(id_header))
     timestamp = seconds(lines.one(timestamp_header), tolerance, now)
     signatures = _signatures(lines.one(signature_header))
-    message = b"%b.%d.%b" % (_encode(message_id), timestamp, content)
+    message = b"%b.%d.%b" % (_id_bytes(message_id), timestamp, content)
     if not any(check(message, signatures) for check in checks):
         raise no_match()
     return Verified(message_id, timestamp)
@@ -77,15 +77,23 @@ def _id(text: str) -> str:
 def _signatures(text: str) -> list[tuple[str, bytes]]:
     """Version and signature; what has no version is passed over like an unknown version."""
     pairs = [part.split(",", 1) for part in elements(text, None, MAX_SIGNATURES) if "," in part]
-    known = [(version, _encode(signature)) for version, signature in pairs if version in ("v1", "v1a")]
+    known = [
+        (version, signature.encode("ascii", "replace"))
+        for version, signature in pairs
+        if version in ("v1", "v1a")
+    ]
     if not known:
         raise VerificationError("bad_signature_header", "there is no signature of the form v1,… or v1a,…")
     return known
 
 
-def _encode(text: str) -> bytes:
-    # Servers give header values as Latin-1; what ASCII cannot hold is then compared as the bytes it was.
-    return text.encode("latin-1", "replace")
+def _id_bytes(text: str) -> bytes:
+    """Servers give header values as Latin-1, so these are the bytes that came. Another letter has no bytes that could
+    have been signed; put in the place of one, it would make a new id of one that was handled already."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise VerificationError("bad_id", "the id has letters that no header can hold") from None
 
 
 # --- secrets ----------------------------------------------------------------------------------------
