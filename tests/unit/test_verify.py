@@ -195,6 +195,34 @@ def test_the_body_must_be_raw():
     assert verify(memoryview(BODY), GOOD, SECRET, now=TIME)
 
 
+@pytest.mark.parametrize("name", GOOD)
+def test_a_header_that_the_server_does_not_find_is_missing(name: str):
+    headers: Any = {**GOOD, name: None}  # as {name: request.headers.get(name)} has it
+    with pytest.raises(VerificationError) as caught:
+        verify(BODY, headers, SECRET, now=TIME)
+    assert caught.value.code == "missing_header"
+
+
+@pytest.mark.parametrize(
+    ("headers", "secret", "said"),
+    [
+        (GOOD, None, "a secret must be text"),
+        (list(GOOD.items()), SECRET, "headers must be a mapping"),
+        (None, SECRET, "headers must be a mapping"),
+        (
+            {name.encode(): value.encode() for name, value in GOOD.items()},
+            SECRET,
+            "name of a header must be text",
+        ),
+        ({**GOOD, "webhook-id": ID.encode()}, SECRET, "the header webhook-id must be text"),
+        ({**GOOD, "webhook-signature": [SIGNATURE]}, SECRET, "the header webhook-signature must be text"),
+    ],
+)
+def test_mistakes_of_the_receiver_are_named(headers: Any, secret: Any, said: str):
+    with pytest.raises(TypeError, match=said):
+        verify(BODY, headers, secret, now=TIME)
+
+
 def test_an_id_is_not_verified_by_the_signature_of_another_one():
     message = f"order?1.{TIME}.".encode() + BODY
     key = base64.b64decode(SECRET.removeprefix("whsec_"))

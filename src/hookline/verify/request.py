@@ -38,7 +38,10 @@ def raw(body: Body) -> bytes:
 
 
 def listed(secrets: str | Sequence[str]) -> list[str]:
-    """One secret or several, as a list. Raises ``VerificationError`` if there is none, ``TypeError`` for bytes."""
+    """One secret or several, as a list. Raises ``VerificationError`` if there is none, ``TypeError`` for bytes and for
+    None, which is what a setting that was forgotten gives."""
+    if secrets is None:  # pyright: ignore[reportUnnecessaryComparison] - untyped callers
+        raise TypeError("a secret must be text")
     found = [secrets] if isinstance(secrets, str) else list(secrets)
     if not found:
         raise VerificationError("bad_secret", "no secret was given")
@@ -51,25 +54,38 @@ class Headers:
     """Headers by name: without regard to case, and with ``_`` for ``-``.
 
     Servers of WSGI and CGI give a request's headers as ``HTTP_NAME`` (PHP as well); a header is looked for under
-    that spelling if it is not there under its own.
+    that spelling if it is not there under its own. None, as ``headers.get(name)`` gives it, means that it is
+    missing. Raises ``TypeError`` for what is no mapping of texts.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self._values: dict[str, list[str]] = {}
+        if not callable(getattr(headers, "items", None)):
+            raise TypeError("headers must be a mapping of names to values")
+        self._values: dict[str, list[object]] = {}
         for name, value in headers.items():
-            self._values.setdefault(_plain(name), []).append(value)
+            if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+                raise TypeError("the name of a header must be text")
+            if value is not None:  # pyright: ignore[reportUnnecessaryComparison] - untyped callers
+                self._values.setdefault(_plain(name), []).append(value)
 
     def one(self, name: str) -> str:
         """The value of the header. Raises ``VerificationError`` if it is missing, empty, or there with two values."""
         plain = _plain(name)
         given = self._values.get(plain) or self._values.get(f"http-{plain}") or [""]
-        values = {value.strip() for value in given}
+        values = {_text(value, name) for value in given}
         if len(values) > 1:
             raise VerificationError("repeated_header", f"the header {name} was given twice")
         (value,) = values
         if not value:
             raise VerificationError("missing_header", f"the header {name} is missing")
         return value
+
+
+def _text(value: object, name: str) -> str:
+    """Only the headers that are asked for are texts for sure: an ``environ`` holds other things beside them."""
+    if not isinstance(value, str):
+        raise TypeError(f"the header {name} must be text")
+    return value.strip()
 
 
 def _plain(name: str) -> str:
