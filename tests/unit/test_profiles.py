@@ -21,6 +21,7 @@ from hookline.engine.compose import format_of
 from hookline.engine.manage.spec import SubscriptionSpec, current, drafted, merged
 from hookline.engine.manage.subscriptions import profile_faults
 from hookline.profiles import PROFILES
+from hookline.profiles.cloudevents import CloudEventsOptions
 
 NOW = 1_767_261_600_250
 SHOP = Tenant(3, "shop", "The shop", "standard", 0)
@@ -128,6 +129,29 @@ def test_the_source_can_be_chosen(mode: str):
         read_cloud_event(event(), mode=mode, source="https://shop.example").get_source()
         == "https://shop.example"
     )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "", "/shop", "shop", "?a=1", "#a", "//shop.example/x:y", "https://shop.example:8443/a%20b?c=d#e",
+        "urn:example:shop", "https://[2001:db8::1]:8443/a", "https://me@[::1]", "a/b:c", f"/{'x' * 2047}",
+    ],
+)  # fmt: skip
+def test_a_source_is_a_uri_reference(source: str):
+    assert not list(CloudEventsOptions(source=source).faults())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a b", "é", "\n", "a\x00", "1:2", ":", "%zz", "%2", "<x>", '"', "a#b#c", "http://[::1", "a[1]", "a\\b",
+        "https://[é]/", "/shop\n", f"/{'x' * 2048}",
+    ],
+)  # fmt: skip
+def test_another_text_is_no_source(source: str):
+    definition = spec_of("cloudevents", profile_options={"source": source}).definition()
+    assert [fault.field for fault in profile_faults(definition, Secrets())] == ["profile_options.source"]
 
 
 # --- defaults ---------------------------------------------------------------------------------------------

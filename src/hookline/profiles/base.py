@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from hookline.core.errors import HooklineError
+from hookline.core.errors import Fault, HooklineError
 from hookline.core.model import (
     BreakerPolicy,
     Definition,
@@ -36,7 +36,15 @@ UNJUDGED = BreakerPolicy(failures=0)
 """For platforms that state when each attempt is made: no breaker puts attempts off."""
 
 
-class NoOptions(Struct, frozen=True, forbid_unknown_fields=True):
+class Options(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a subscription may choose of a profile: texts and switches with defaults."""
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong with the choice beyond its types. Asked when one is made, not of what is stored."""
+        return iter(())
+
+
+class NoOptions(Options, frozen=True):
     """A profile that leaves nothing to choose."""
 
 
@@ -73,8 +81,8 @@ class Profile(Protocol):
     def defaults(self) -> Defaults: ...
 
     @property
-    def options(self) -> type[Struct]:
-        """What a subscription may choose (``profile_options``): a Struct of texts and switches with defaults."""
+    def options(self) -> type[Options]:
+        """What a subscription may choose (``profile_options``)."""
         ...
 
     @property
@@ -88,7 +96,7 @@ class Profile(Protocol):
         ...
 
     def format(self, tenant: Tenant, options: Any) -> Format:
-        """``options`` is an ``options`` Struct."""
+        """``options`` is one of ``options``."""
         ...
 
 

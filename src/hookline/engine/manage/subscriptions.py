@@ -263,13 +263,11 @@ def profile_faults(definition: Definition, secrets: Secrets) -> list[Fault]:
     profile = PROFILES.get(definition.profile)
     if profile is None:
         return []
-    faults: list[Fault] = []
     try:
-        read(profile.options, definition.profile_options)
+        found = list(read(profile.options, definition.profile_options).faults())
     except InvalidInput as error:
-        faults += [
-            Fault(f"profile_options.{fault.field}".rstrip("."), fault.message) for fault in error.faults
-        ]
+        found = error.faults
+    faults = [Fault(f"profile_options.{fault.field}".rstrip("."), fault.message) for fault in found]
     signing = definition.signing
     names = {
         f"signing.{field}": getattr(signing, field)

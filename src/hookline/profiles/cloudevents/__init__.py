@@ -6,25 +6,46 @@ the extensions ``partitionkey`` and ``correlationid`` are those of …/extension
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Iterator
+from typing import Final, Literal
 from urllib.parse import quote
 
-from msgspec import Struct
-
+from hookline.core.errors import Fault
 from hookline.core.model import Event, Sequence, Tenant
 from hookline.core.times import rfc3339
-from hookline.profiles.base import Defaults, Plain, text
+from hookline.profiles.base import Defaults, Options, Plain, text
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 """What a header value may hold as it is (HTTP binding, 3.1.3.2); all else is percent-encoded."""
 
 
-class CloudEventsOptions(Struct, frozen=True, forbid_unknown_fields=True):
+MAX_SOURCE: Final = 2048
+"""Characters: in binary mode it is a header, and servers that take larger ones are few."""
+
+_URI_CHARACTERS = r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*"
+_URI_REFERENCE = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9+.-]*:|(?=[^:/?#]*(?:[/?#]|\Z)))"  # a scheme, or no colon in what could be taken for one
+    r"(?://(?:[^@/?#\[\]]*@)?\[[0-9A-Fa-fv:.]+\](?=[:/?#]|\Z))?"  # the one place for brackets
+    rf"{_URI_CHARACTERS}(?:\#{_URI_CHARACTERS})?"
+)
+"""RFC 3986, 4.1, as far as characters go."""
+
+
+class CloudEventsOptions(Options, frozen=True):
     """``mode``: the whole event in the body (structured), or its attributes in headers (binary). ``source``: the URI of
     the context in which events happen; empty: ``/tenants/<tenant id>``."""
 
     mode: Literal["structured", "binary"] = "structured"
     source: str = ""
+
+    def faults(self) -> Iterator[Fault]:
+        """See ``Options``. ``source`` is a URI-reference (CloudEvents 1.0.2, 3.1): receivers may refuse others."""
+        if len(self.source) > MAX_SOURCE:
+            yield Fault("source", f"must have at most {MAX_SOURCE} characters")
+        elif not _URI_REFERENCE.fullmatch(self.source):
+            message = "must be a URI or a relative one, such as https://shop.example or /shop; percent-encode the rest"
+            yield Fault("source", message)
 
 
 class _Context(Plain):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from hookline.core.model import Event, RetryPolicy, Sequence, SignatureScheme, Tenant
 from hookline.core.signing import signing_of
-from hookline.profiles.base import UNJUDGED, Defaults, Plain, members, text_or_null
+from hookline.profiles.base import UNJUDGED, Defaults, Options, Plain, members, text_or_null
 
 
-class EvolutionXOptions(Struct, frozen=True, forbid_unknown_fields=True):
+class EvolutionXOptions(Options, frozen=True):
     """``include_object_record``: send the full object ("Include object record" of the Admin's form)."""
 
     include_object_record: bool = False

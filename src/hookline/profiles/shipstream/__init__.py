@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from hookline.core.model import Event, RetryPolicy, Sequence, SignatureScheme, Tenant, Timeout
 from hookline.core.signing import signing_of
 from hookline.core.times import rfc3339
-from hookline.profiles.base import UNJUDGED, Defaults, Plain, members, object_of, text
+from hookline.profiles.base import UNJUDGED, Defaults, Options, Plain, members, object_of, text
 
 COUNTER = "webhook_increment_id"
 TIMESTAMP = "event_timestamp"
@@ -18,7 +16,7 @@ DELAYS = (
 """The 14 delays of the "Webhook" page, in seconds; in place of the 15th retry the call is marked ``failed``."""
 
 
-class ShipStreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
+class ShipStreamOptions(Options, frozen=True):
     """``event_timestamp``: add the time of the event to the message, as the platform does since December 2021.
     ``merchant``: put ``merchant_id`` and ``merchant_code`` before the topic, as its middleware logs them."""
 
