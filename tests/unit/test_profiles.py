@@ -82,6 +82,25 @@ def test_any_payload_survives_each_format(value: Any, write: Any, object_type: s
     assert body("frontsystems", about) == body("cloudevents", about, mode="binary") == text.encode()
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"event_type": 1.50, "sku": "a", "sku": "b"}', '{"sku": "\\u00e9", "qty":  1e400, "qty": 2}',
+        '{"webhook_url": "x", "\\u0061": 1, "a": 2}',
+    ],
+)  # fmt: skip
+def test_shipstream_members_go_in_as_they_were_written(data: str):
+    assert body(
+        "shipstream", event(data), 7
+    ) == b'{"topic":"order:created","message":{"webhook_increment_id":7,%b}' % (data[1:].encode())
+
+
+@pytest.mark.parametrize("name", ["webhook_increment_id", "webhook\\u005fincrement_id"])
+def test_shipstream_counts_by_its_own_member(name: str):
+    written = body("shipstream", event(f'{{"sku": "a", "{name}": 99}}'), 7)
+    assert written == b'{"topic":"order:created","message":{"webhook_increment_id":7,"sku":"a"}}'
+
+
 def same(one: object, other: object) -> bool:
     """Equal with the kinds of numbers: 1, 1.0 and True differ."""
     return json.dumps(one) == json.dumps(other)

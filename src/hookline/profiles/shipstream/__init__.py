@@ -55,7 +55,8 @@ def _with(ours: dict[str, bytes], data: bytes) -> bytes:
         theirs = members(inner)
         if theirs is None:  # nested deeper than can be followed here: nothing of it may be lost
             return object_of(ours | {"data": inner})
-        return object_of(ours | {name: raw for name, raw in theirs.items() if name not in ours})
+        if ours.keys() & theirs.keys():
+            return object_of(ours | {name: raw for name, raw in theirs.items() if name not in ours})
     rest = inner[1:].lstrip()
     return object_of(ours)[:-1] + (b"" if rest == b"}" else b",") + rest
 
