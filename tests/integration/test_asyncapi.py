@@ -152,6 +152,21 @@ def test_content_types_are_the_profiles(tenants: dict[str, Api]) -> None:
     assert kind == "application/cloudevents+json"
 
 
+def test_no_example_is_too_deep_to_be_exported() -> None:
+    def deep(depth: int) -> dict[str, Any]:
+        return {"name": "deep", "schema": {}, "example": json.loads("[" * depth + "]" * depth)}
+
+    with api_server(MemoryStorage) as api:
+        for name in PROFILES:
+            tenant = api.new_tenant(name, profile=name)
+            # Deep enough for the documents, which hold it some levels down, to be deeper than can be read.
+            problem = tenant.post("/v1/event-types", deep(900), 422)
+            assert [fault["field"] for fault in problem["faults"]] == ["example"]
+            tenant.post("/v1/event-types", deep(64), 201)
+            for export in ("/asyncapi.json", "/openapi.json"):
+                jsonschema_rs.validator_for(True).validate(tenant.get(export))
+
+
 def test_keys_are_plain_and_no_two_alike() -> None:
     names = ["a:b", "a/b", "a.b", "a.b-2", "a.b-3", "A.b", "a:b-2"]
     types = [EventType(0, name, "", 1, 0, 0) for name in names]

@@ -185,6 +185,11 @@ def test_parts_that_refer_to_each_other_are_copied_once() -> None:
             "types[0] (order:created) example.total.amount",
             "is not of type",
         ),
+        (
+            file_of(entry(schema={}, example=json.loads("[" * 66 + "]" * 66))),
+            "types[0] (order:created) example",
+            "nested more than 64 deep",
+        ),
     ],
 )
 def test_a_fault_is_told_with_its_place(document: object, place: str, message: str) -> None:

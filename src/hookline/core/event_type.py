@@ -10,10 +10,13 @@ from hookline.core.definition import text_faults
 from hookline.core.errors import Fault, HooklineError
 from hookline.core.matching import name_fault
 from hookline.core.model import OPERATIONAL_PREFIX
-from hookline.core.schema import compile_schema
+from hookline.core.schema import compile_schema, deeper_than
 
 MAX_EXAMPLE = 256 * 1024
 """Bytes of an example; as much as a schema may have."""
+MAX_EXAMPLE_DEPTH = 64
+"""Lists and objects in one another. The exports put an example some levels down into documents of their own, which have
+to stay within what JSON readers follow: some follow 128 levels."""
 MAX_TEXT = 4000
 MAX_GROUP = 200
 
@@ -36,6 +39,10 @@ def _document_faults(schema: bytes | None, example: bytes | None) -> Iterator[Fa
     if example is not None and len(example) > MAX_EXAMPLE:
         yield Fault("example", f"must have at most {MAX_EXAMPLE} bytes")
         return
+    value: object = None if example is None else msgspec.json.decode(example)
+    if deeper_than(value, MAX_EXAMPLE_DEPTH):
+        yield Fault("example", f"is nested more than {MAX_EXAMPLE_DEPTH} deep")
+        return
     if schema is None:
         return
     try:
@@ -44,5 +51,5 @@ def _document_faults(schema: bytes | None, example: bytes | None) -> Iterator[Fa
         yield from error.faults or (Fault("schema", error.detail),)
         return
     if example is not None:
-        for fault in compiled.faults(msgspec.json.decode(example)):
+        for fault in compiled.faults(value):
             yield Fault(f"example{fault.field.removeprefix('data')}", fault.message)
