@@ -288,6 +288,13 @@ def says(*answers: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWrite
         ),
         ((b"220 hi\r\n", b"250 hi\r\n", b"\xff\xff\xff\r\n"), ErrorClass.PROTOCOL, "valid SMTP"),
         ((b"220 hi\r\n", b"250 hi\r\n", b"999 hm\r\n"), ErrorClass.PROTOCOL, "valid SMTP"),
+        ((b"220 hi\r\n", b"250 hi\r\n", b"200 ok\r\n"), ErrorClass.PROTOCOL, "(200)"),
+        ((b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"200 ok\r\n"), ErrorClass.PROTOCOL, "(200)"),
+        (
+            (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"250 where is it?\r\n"),
+            ErrorClass.PROTOCOL,
+            "(250)",
+        ),
         ((b"220 hi\r\n", b"250 hi\r\n", b"250-" + b"x" * 9000 + b"\r\n"), ErrorClass.PROTOCOL, "valid SMTP"),
     ],
 )

@@ -180,6 +180,9 @@ class Conversation:
         """Nothing of what the server or the library says goes into the detail: it could hold parts of the login, and
         names and addresses inside the operator's network."""
         if isinstance(error, SMTPSenderRefused | SMTPRecipientRefused | SMTPDataError):
+            if 200 <= error.code < 300:
+                # Not the code that this step asks for: the mail did not go through, or nobody knows whether it did.
+                return self._failed(*self._by_phase(error))
             return self._answered(error.code, error.message)
         reasons = (error, error.__cause__)
         for reason in reasons:
