@@ -55,6 +55,13 @@ async def test_a_request_arrives_as_it_was_given(sender: CurlSender, method: str
     assert {"expect", "accept-encoding", "authorization"} & got.headers.keys() == set()
 
 
+async def test_a_header_without_a_value_arrives(sender: CurlSender) -> None:
+    async with receiver() as there:
+        await send(sender, there.url(), headers=["x-empty: ", "X-One: 1"])
+    (got,) = there.requests
+    assert (got.headers["x-empty"], got.headers["x-one"]) == ("", "1")
+
+
 async def test_get_has_no_body_and_an_empty_post_says_so(sender: CurlSender) -> None:
     async with receiver() as there:
         await send(sender, there.url(), method="GET", body=b"left out")

@@ -113,12 +113,13 @@ class Transfer:
         self.done = done
         self._request = request
         setopt(pycurl.URL, request.url)
-        headers = request.headers
+        # "name:" would have libcurl leave the header out; "name;" is its form of an empty value.
+        headers = [line[:-2] + ";" if line.endswith(": ") else line for line in request.headers]
         if self.method != "GET":
             body = request.body or b""
             setopt(pycurl.POSTFIELDS, body)
             if len(body) >= _EXPECT_FROM:
-                headers = [*headers, "Expect:"]
+                headers.append("Expect:")
         setopt(pycurl.HTTPHEADER, headers)
         if request.connect_timeout != self._connect_timeout:
             self._connect_timeout = request.connect_timeout
