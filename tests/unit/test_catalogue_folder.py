@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from hookline.core.errors import InvalidInput
+from hookline.core.times import rfc3339
 from hookline.profiles import folder as module
 from hookline.profiles.catalogue import MAX_FILE_BYTES
 from hookline.profiles.folder import MAX_FILES, CatalogueFolder, read_file
@@ -209,6 +210,18 @@ def test_a_folder_that_is_none_is_told_and_nothing_is_lost(tmp_path: Path) -> No
     assert found is None
     assert "cannot be read" in error["problem"]
     assert errors_of(folder) == (None, [])
+
+
+@pytest.mark.parametrize("written", [-1, 10**12])
+def test_a_file_may_have_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int) -> None:
+    path = tmp_path / "a.json"
+    put(path, "a")
+    status = os.stat_result(
+        [*path.stat()[:8], written, written], {"st_mtime_ns": written * 10**9, "st_ctime_ns": 0}
+    )
+    monkeypatch.setattr(os, "fstat", lambda descriptor: status)  # not every file system keeps such a time
+    found = read_file(path).types["a"]
+    assert rfc3339(found.created_at)[:4] == ("1969" if written < 0 else "9999")
 
 
 def test_one_file_can_be_read_alone(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ _SETTLED_NS: Final = 2_000_000_000
 """A file that changed within this time before it was read is read again: a file system's clock has coarse ticks, so
 another change may have left the same times and size."""
 
+_LATEST: Final[Millis] = 253_402_300_799_999
+"""The end of the year 9999."""
+
 _Mark = tuple[int, ...]
 
 
@@ -141,4 +144,5 @@ def _settled(status: os.stat_result) -> bool:
 
 
 def _written_at(status: os.stat_result) -> Millis:
-    return status.st_mtime_ns // 1_000_000
+    """Some file systems keep any time at all; RFC 3339 has no text for those after the year 9999."""
+    return min(status.st_mtime_ns // 1_000_000, _LATEST)
