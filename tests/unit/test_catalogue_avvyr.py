@@ -52,6 +52,10 @@ def required(schema: Json) -> list[str]:
     return [*definition["required"], *schema.get("required", [])]
 
 
+def test_no_type_claims_that_a_page_shows_its_payload():
+    assert {entry["origin"] for entry in TYPES.values()} == {"choice"}
+
+
 def test_the_types_are_those_of_the_page():
     assert {group["group"]: [entry["name"] for entry in group["types"]] for group in GROUPS} == STATED
     assert [group["group"] for group in GROUPS] == list(STATED)
