@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from hookline.api.compat.frontsystems import events as log
-from hookline.core.ids import from_uuid
+from hookline.core.ids import DeliveryUuids, from_uuid
 from hookline.core.model import (
     Attempt,
     DeliveryState,
@@ -59,24 +59,26 @@ class Log:
 
     KINDS = ("succeeded", "not found", "no answer", "retried", "expired", "waiting")
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Shop, *, at_once: bool = False) -> None:
+        """Each event has a millisecond of its own, unless all come ``at_once``."""
         self.shop = shop
         self.id: str = shop.webhook("SaleCreated")["id"]
         self.positions: list[Position] = []
         self.received: list[datetime] = []
-        for number in range(len(self.KINDS)):
-            self._publish(number)
+        events = [{"type": "SaleCreated", "data": {"n": number}} for number in range(len(self.KINDS))]
+        for part in [events] if at_once else [[event] for event in events]:
+            self._publish(part)
         shop.native.run(self._record())
 
-    def _publish(self, number: int) -> None:
-        """In a millisecond of its own."""
+    def _publish(self, events: list[dict[str, object]]) -> None:
         began = time.time()
         while (time.time() - began) * 1000 < 2:
             pass
-        made = self.shop.native.post("/v1/events", {"type": "SaleCreated", "data": {"n": number}}, 202)
-        found = self.shop.native.get(f"/v1/events/{made['id']}")
-        self.positions.append(found["position"])
-        self.received.append(datetime.fromisoformat(found["received_at"]))
+        made = self.shop.native.call("POST", "/v1/events/batch", events)
+        for result in made.json["data"]:
+            found = self.shop.native.get(f"/v1/events/{result['id']}")
+            self.positions.append(found["position"])
+            self.received.append(datetime.fromisoformat(found["received_at"]))
 
     async def _record(self) -> None:
         storage = self.shop.native.services.storage
@@ -437,12 +439,61 @@ def test_a_list_that_is_too_long_says_where_to_go_on(logged: Log, monkeypatch: p
     answer = logged.shop.call("GET", f"/WebhooksEvents/{logged.id}?{ALWAYS}&includePayload=true")
     assert [item["payload"]["n"] for item in answer.json] == [2, 3, 4, 5]
     next_to = answer.headers["hookline-next-to"]
-    assert datetime.fromisoformat(next_to) == logged.received[2] + timedelta(milliseconds=1)
-    rest = logged.shop.call("GET", f"/WebhooksEvents/{logged.id}?from=2020-01-01&to={next_to}")
-    assert rest.status == 200
+    rest = logged.shop.call(
+        "GET", f"/WebhooksEvents/{logged.id}?from=2020-01-01&to={next_to}&includePayload=true"
+    )
+    assert [item["payload"]["n"] for item in rest.json] == [0, 1]
+    assert "hookline-next-to" not in rest.headers
     monkeypatch.setattr(log, "MAX_ITEMS", 6)
     whole = logged.shop.call("GET", f"/WebhooksEvents/{logged.id}?{ALWAYS}")
     assert (len(whole.json), "hookline-next-to" in whole.headers) == (6, False)
+
+
+def paged(logged: Log, query: str = "") -> list[list[str]]:
+    """The ids on every page, by following the header; more than a page for each event would never end."""
+    pages: list[list[str]] = []
+    until = "2100-01-01"
+    while until and len(pages) <= len(logged.positions):
+        answer = logged.shop.call(
+            "GET", f"/WebhooksEvents/{logged.id}?from=2020-01-01&to={quote(until)}&{query}".rstrip("&")
+        )
+        assert answer.status == 200, answer.body
+        pages.append([item["webhookEventId"] for item in answer.json])
+        until = answer.headers.get("hookline-next-to", "")
+    return pages
+
+
+def test_pages_end_though_their_events_came_in_one_moment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged = Log(Shop(api), at_once=True)
+    assert len(set(logged.received)) == 1
+    whole = [item["webhookEventId"] for item in logged.listed()]
+    monkeypatch.setattr(log, "MAX_ITEMS", 2)
+    assert paged(logged) == [whole[4:], whole[2:4], whole[:2]]
+    assert paged(logged, "success=false") == [whole[4:], whole[2:4], whole[1:2]]
+
+
+def test_pages_end_though_retention_removed_their_events(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    Log(Shop(api))  # another tenant's older events, which stay
+    logged = Log(Shop(api, retention={"events": 1}))
+    storage = api.services.storage
+    api.run(storage.remove_events(logged.tenant.no, logged.now + 1000, logged.positions[-1], 100))
+    whole = [item["webhookEventId"] for item in logged.listed()]
+    assert len(whole) == 6
+    monkeypatch.setattr(log, "MAX_ITEMS", 4)
+    assert paged(logged) == [whole[2:], whole[:2]]
+
+
+def test_only_an_event_of_the_webhook_bounds_its_list(logged: Log) -> None:
+    events = [item["webhookEventId"] for item in logged.listed()]
+    for bound, listed in ((events[0], 0), (events[3].upper(), 3)):
+        assert len(logged.listed(when=f"from=2020-01-01&to={bound}")) == listed
+    other = Log(logged.shop).listed()[0]["webhookEventId"]
+    nowhere = DeliveryUuids(from_uuid("sub", logged.id)).of(0)
+    for bound in (other, nowhere, logged.id):
+        errors = logged.shop.refused("GET", f"/WebhooksEvents/{logged.id}?from=2020-01-01&to={bound}")
+        assert list(errors) == ["to"]
+    errors = logged.shop.refused("GET", f"/WebhooksEvents/{logged.id}?from={events[0]}&to={events[0]}")
+    assert list(errors) == ["from"]
 
 
 def test_a_list_ends_at_a_size_too(logged: Log, monkeypatch: pytest.MonkeyPatch) -> None:

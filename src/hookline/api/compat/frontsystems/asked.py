@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Struct
 
 from hookline.api.compat.frontsystems.views import EXPIRED, NO_ANSWER, PENDING, REASONS
-from hookline.core.errors import Fault
-from hookline.core.model import DeliveryState, Millis
+from hookline.core.errors import Fault, NotFound
+from hookline.core.ids import DeliveryUuids
+from hookline.core.model import DeliveryState, Millis, Position
 from hookline.core.reading import refuse, unknown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,26 +62,24 @@ _STATES: Mapping[str, frozenset[DeliveryState]] = {
 
 
 class Listing(Struct, frozen=True):
-    """Which events, received at ``since`` or later and before ``until``. No ``statuses`` means any; no ``states``
-    means that there can be none."""
+    """Which events, received at ``since`` or later, and before ``until`` or at positions < ``before`` (0: no bound). No
+    ``statuses`` means any; no ``states`` means that there can be none."""
 
     since: Millis
     until: Millis
+    before: Position
     states: frozenset[DeliveryState]
     statuses: frozenset[str]
     payloads: bool
     runs: bool
 
 
-def read_listing(pairs: Iterable[tuple[str, str]]) -> Listing:
-    """Raises ``InvalidInput`` that names every parameter at fault."""
+def read_listing(pairs: Iterable[tuple[str, str]], events: DeliveryUuids) -> Listing:
+    """``events`` are those of the webhook. Raises ``InvalidInput`` that names every parameter at fault."""
     faults: list[Fault] = []
     given = _by_name(pairs, faults)
     since, _ = _moment("from", given, faults)
-    until, is_day = _moment("to", given, faults)
-    until += _DAY if is_day else 0
-    if not faults and (since > until or (is_day and since == until)):
-        faults.append(Fault("to", "must not be before from"))
+    until, before = _end(given, since, events, faults)
     statuses = _statuses(given.get("statuses", ()), faults)
     states = _wanted(_switch("success", given, faults)).intersection(
         frozenset[DeliveryState]().union(*(_STATES[text] for text in statuses)) if statuses else DeliveryState
@@ -88,8 +87,7 @@ def read_listing(pairs: Iterable[tuple[str, str]]) -> Listing:
     payloads = _switch("includePayload", given, faults)
     runs = _switch("includeRuns", given, faults)
     refuse(faults)
-    # 0 would mean "no bound" to the storage; there is nothing before 1970.
-    return Listing(max(0, since), max(1, until), states, statuses, payloads is True, runs is True)
+    return Listing(max(0, since), until, before, states, statuses, payloads is True, runs is True)
 
 
 def _by_name(pairs: Iterable[tuple[str, str]], faults: list[Fault]) -> dict[str, list[str]]:
@@ -123,6 +121,24 @@ def _moment(name: str, given: Mapping[str, Sequence[str]], faults: list[Fault]) 
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return -((_EPOCH - moment) // _MILLISECOND), form["clock"] is None
+
+
+def _end(
+    given: Mapping[str, Sequence[str]], since: Millis, events: DeliveryUuids, faults: list[Fault]
+) -> tuple[Millis, Position]:
+    """Where the list ends: a time, or an event of the webhook. Only an event can tell apart those of one moment, and
+    those whose time is gone with them."""
+    try:
+        before = events.position(given.get("to", [""])[0].strip())
+    except NotFound:
+        before = 0
+    if before:
+        return 0, before
+    until, is_day = _moment("to", given, faults)
+    until += _DAY if is_day else 0
+    if not faults and (since > until or (is_day and since == until)):
+        faults.append(Fault("to", "must not be before from"))
+    return max(1, until), 0  # 0 would mean "no bound" to the storage; there is nothing before 1970
 
 
 def _switch(name: str, given: Mapping[str, Sequence[str]], faults: list[Fault]) -> bool | None:

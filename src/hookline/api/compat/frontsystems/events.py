@@ -9,12 +9,11 @@ import msgspec
 
 from hookline.api.compat.base import Answer, Ask
 from hookline.api.compat.frontsystems.asked import Listing, plain, read_listing
-from hookline.api.compat.frontsystems.views import Views, created_at, result_of
+from hookline.api.compat.frontsystems.views import Views, result_of
 from hookline.api.compat.frontsystems.webhooks import webhook_of
 from hookline.core import ids
 from hookline.core.errors import Fault, InvalidInput, NotFound
 from hookline.core.model import Event, Position, Subscription
-from hookline.core.times import rfc3339
 from hookline.engine.manage.subscriptions import require_webhooks
 from hookline.ports import Delivery, DeliveryQuery
 
@@ -22,7 +21,8 @@ MAX_ITEMS = 10_000
 MAX_BYTES = 16 << 20
 """The platform's list has no pages: an answer ends at the first of these two."""
 NEXT_TO = b"hookline-next-to"
-"""The header of an answer that ended early: with this as ``to``, a further request lists what is left."""
+"""The header of an answer that ended early: with this as ``to``, a further request lists what is left. It is the
+oldest listed event, not its time: more events than an answer holds may have come in the same moment."""
 MAX_SCAN = 100_000
 """Deliveries that are looked through for a status text before the request is refused."""
 SCAN_PAGE = 1000
@@ -33,15 +33,15 @@ EVENT_PAGE = 50
 async def list_events(ask: Ask) -> Answer:
     """Oldest first, so that who resends them in turn keeps their order; the newest if there are too many."""
     found = await webhook_of(ask)
-    asked = read_listing(ask.query)
+    asked = read_listing(ask.query, ids.DeliveryUuids(found.id))
     views, answer = Views(found), _Listed()
     async for delivery, event in _recorded(ask, found, asked):
         if answer.is_full:
             answer.more = True
             break
         runs = await ask.services.storage.list_attempts(found.no, delivery.position) if asked.runs else ()
-        item = msgspec.json.encode(views.item(delivery, event, runs, payload=asked.payloads))
-        answer.add(item, rfc3339(created_at(delivery, event) + 1))
+        item = views.item(delivery, event, runs, payload=asked.payloads)
+        answer.add(msgspec.json.encode(item), item.webhook_event_id)
     return answer.answer()
 
 
@@ -124,8 +124,7 @@ async def _recorded(
 
 async def _scanned(ask: Ask, found: Subscription, asked: Listing) -> AsyncIterator[list[Delivery]]:
     """Page for page. Raises ``InvalidInput`` if too many do not have the asked status texts."""
-    before: Position = 0
-    passed = 0
+    before, passed = asked.before, 0
     while asked.states:
         query = DeliveryQuery(
             found.no, before, SCAN_PAGE, tuple(sorted(asked.states)), asked.since, asked.until
