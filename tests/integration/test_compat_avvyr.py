@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from copy import copy
+from os import urandom
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -24,7 +26,8 @@ from hookline.core.model import (
     Subscription,
     SubscriptionState,
 )
-from hookline.engine.manage import MASK
+from hookline.engine.manage import MASK, Subscriptions
+from hookline.engine.manage.turns import Turns
 from hookline.profiles import PROFILES
 from hookline.storage.memory import MemoryStorage
 from tests.integration.apiserver import Answer, Api, api_server
@@ -359,16 +362,23 @@ def test_a_subscription_that_was_off_begins_again_from_now(account: Account):
     assert not account.change(made, enabled=False)["enabled"]
 
 
+def other_process(account: Account) -> Subscriptions:
+    """It has the same storage, and knows nothing of whose turn it is here."""
+    other = copy(account.services.subscriptions)
+    other.turns = Turns(urandom)
+    return other
+
+
 def test_changes_at_the_same_time_do_not_fail(account: Account, monkeypatch: pytest.MonkeyPatch):
     made = account.make()
     subscriptions = account.services.subscriptions
-    update = subscriptions.update
+    elsewhere, update = other_process(account), subscriptions.update
     others = iter([1, 2])
 
     async def raced(tenant: Any, subscription_id: str, *rest: Any) -> Subscription:
         number = next(others, 0)
         if number:
-            await update(tenant, subscription_id, {"headers": {f"X-Other-{number}": "1"}})
+            await elsewhere.update(tenant, subscription_id, {"headers": {f"X-Other-{number}": "1"}})
         return await update(tenant, subscription_id, *rest)
 
     monkeypatch.setattr(subscriptions, "update", raced)
@@ -379,11 +389,11 @@ def test_changes_at_the_same_time_do_not_fail(account: Account, monkeypatch: pyt
 def test_a_change_that_never_gets_through_is_a_conflict(account: Account, monkeypatch: pytest.MonkeyPatch):
     made = account.make()
     subscriptions = account.services.subscriptions
-    update = subscriptions.update
+    elsewhere, update = other_process(account), subscriptions.update
     numbers = iter(range(100))
 
     async def raced(tenant: Any, subscription_id: str, *rest: Any) -> Subscription:
-        await update(tenant, subscription_id, {"headers": {"X-Other": str(next(numbers))}})
+        await elsewhere.update(tenant, subscription_id, {"headers": {"X-Other": str(next(numbers))}})
         return await update(tenant, subscription_id, *rest)
 
     monkeypatch.setattr(subscriptions, "update", raced)

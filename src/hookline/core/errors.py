@@ -95,6 +95,10 @@ class Conflict(HooklineError):
     title = "The request does not fit the present state"
 
 
+class Overtaken(Conflict):
+    """Somebody else changed the thing between reading and writing it. Reading it again may help."""
+
+
 class IdConflict(Conflict):
     """An event with this id exists and its content differs."""
 

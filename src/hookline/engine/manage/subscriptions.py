@@ -9,7 +9,7 @@ from msgspec import structs
 
 from hookline.core import ids, signing
 from hookline.core.definition import Rules, check_definition, check_secrets
-from hookline.core.errors import Conflict, Fault, Forbidden, InvalidInput
+from hookline.core.errors import Conflict, Fault, Forbidden, InvalidInput, Overtaken
 from hookline.core.model import (
     Definition,
     DeliveryState,
@@ -26,6 +26,7 @@ from hookline.core.reading import read, refuse
 from hookline.core.sharding import shard_of
 from hookline.core.times import parse_rfc3339
 from hookline.engine.manage.spec import Extras, SubscriptionSpec, current, drafted, merged, split
+from hookline.engine.manage.turns import Turns
 from hookline.ports import Clock, Storage, Vault
 from hookline.profiles import PROFILES
 
@@ -39,7 +40,6 @@ MAX_OVERLAP = 30 * 86_400
 MAX_LIVE_KEYS = 5
 REPLAYS_AT_ONCE = 100
 """The newest replay jobs of a subscription; an older one that still runs is the worker's to cancel."""
-_TRIES = 5
 
 
 class Subscriptions:
@@ -53,6 +53,8 @@ class Subscriptions:
         self._entropy = entropy
         self._vault = vault
         self._rules = rules
+        self.turns = Turns(entropy)
+        """For callers that read a subscription, and ``update`` it for the version that they read."""
 
     # --- make and change ---
 
@@ -88,7 +90,7 @@ class Subscriptions:
         known: Sequence[Fault] = (),
     ) -> Subscription:
         """Apply a merge patch. ``expected`` (or ``version`` in the body) is the version it was made for: another
-        one raises ``Conflict``. Without it, the patch is applied to whatever is there. ``known`` as in ``create``."""
+        one raises ``Overtaken``. Without it, the patch is applied to whatever is there. ``known`` as in ``create``."""
         require_webhooks(tenant)
         fields, extras, faults = split(body, ("enabled", "version"))
         refuse(faults)
@@ -109,18 +111,15 @@ class Subscriptions:
         expected: int | None,
         known: Sequence[Fault],
     ) -> Subscription:
-        for _ in range(_TRIES):
+        async def change() -> Subscription:
             found = await self._storage.get_subscription(tenant.no, subscription_id)
             if expected is not None and found.version != expected:
-                raise Conflict(
+                raise Overtaken(
                     f"the subscription is at version {found.version}, not {expected}; read it again"
                 )
-            try:
-                return await self._apply(found, fields, known)
-            except Conflict:
-                if expected is not None:
-                    raise
-        raise Conflict("the subscription is being changed by others; try again")
+            return await self._apply(found, fields, known)
+
+        return await (change() if expected is not None else self.turns.take(subscription_id, change))
 
     async def _apply(
         self, found: Subscription, fields: dict[str, object], known: Sequence[Fault]
@@ -229,6 +228,13 @@ class Subscriptions:
         secret: str | None = None,
     ) -> Subscription:
         """Put a new key in front; the keys there are go on signing for ``overlap`` seconds."""
+        return await self.turns.take(
+            subscription_id, lambda: self._rotate(tenant, subscription_id, overlap, secret)
+        )
+
+    async def _rotate(
+        self, tenant: Tenant, subscription_id: str, overlap: float, secret: str | None
+    ) -> Subscription:
         found = await self._storage.get_subscription(tenant.no, subscription_id)
         scheme = found.definition.signing.scheme
         refuse(_rotation_faults(scheme, overlap))

@@ -7,7 +7,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from hookline.core.errors import Conflict, NotFound
+from hookline.core.errors import Conflict, NotFound, Overtaken
 from hookline.core.model import (
     Definition,
     DefinitionVersion,
@@ -75,7 +75,7 @@ class MemorySubscriptions(MemoryState):
     ) -> Subscription:
         subscription = self._kept(subscription_no)
         if subscription.version != expected_version:
-            raise Conflict("the subscription was changed by someone else meanwhile")
+            raise Overtaken("the subscription was changed by someone else meanwhile")
         return self._store_version(
             replace(
                 subscription,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from hookline.core.errors import Conflict, NotFound
+from hookline.core.errors import Conflict, NotFound, Overtaken
 from hookline.core.model import (
     Definition,
     DefinitionVersion,
@@ -237,7 +237,7 @@ async def update(
 ) -> Subscription:
     held, head = await _hold(db, no)
     if held.version != expected_version:
-        raise Conflict("the subscription was changed by someone else meanwhile")
+        raise Overtaken("the subscription was changed by someone else meanwhile")
     encoded = msgspec.json.encode(definition)
     at = await bump(db, held.shard)
     await db.execute(_UPDATE, no, expected_version + 1, head + 1, encoded, sealed, now, at)

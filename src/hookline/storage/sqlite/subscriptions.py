@@ -8,7 +8,7 @@ from sqlite3 import Connection
 
 import msgspec
 
-from hookline.core.errors import Conflict, NotFound
+from hookline.core.errors import Conflict, NotFound, Overtaken
 from hookline.core.model import (
     Definition,
     DefinitionVersion,
@@ -162,7 +162,7 @@ def update(
     db: Connection, no: int, expected_version: int, definition: Definition, sealed: bytes, now: Millis
 ) -> Subscription:
     if _kept(by_no(db, no)).version != expected_version:
-        raise Conflict("the subscription was changed by someone else meanwhile")
+        raise Overtaken("the subscription was changed by someone else meanwhile")
     matches_from = _head(db) + 1
     encoded = msgspec.json.encode(definition)
     db.execute(_UPDATE, (no, expected_version + 1, matches_from, encoded, sealed, now, bump(db)))

@@ -31,7 +31,7 @@ from hookline.api.compat.base import Answer, Ask, Operation
 from hookline.api.http import JSON_TYPES, media_type
 from hookline.api.paging import cut, encode_cursor, place_after
 from hookline.api.problems import UnsupportedMediaType
-from hookline.core.errors import Conflict, Fault, Forbidden, InvalidInput, NotFound
+from hookline.core.errors import Conflict, Fault, Forbidden, InvalidInput, NotFound, Overtaken
 from hookline.core.ids import DeliveryUuids
 from hookline.core.matching import name_fault
 from hookline.core.model import Event, Scope, Subscription
@@ -42,7 +42,6 @@ PATH = "/avvyr/v1/{tenantCode}/account/event-subscriptions"
 _ID = re.compile(r"sub_[0-9a-f]{32}")
 _LISTING = "avvyr"
 _PAGE = 200
-_TRIES = 5
 _MEDIA_TYPES = JSON_TYPES | {b"application/merge-patch+json"}
 
 
@@ -139,12 +138,12 @@ async def _patch(ask: Ask) -> Answer:
 
 async def _update(ask: Ask, *, whole: bool) -> Answer:
     body = _json(ask)
-    for _ in range(_TRIES):
-        try:
-            return Answer(_view(ask, await _apply(ask, await _found(ask), body, whole=whole)))
-        except Conflict:  # somebody else changed it in between: look again
-            continue
-    raise Conflict("the subscription is being changed by others; try again")
+
+    async def change() -> Subscription:
+        return await _apply(ask, await _found(ask), body, whole=whole)
+
+    turns, found = ask.services.subscriptions.turns, await _found(ask)
+    return Answer(_view(ask, await turns.take(found.id, change)))
 
 
 async def _apply(ask: Ask, found: Subscription, body: object, *, whole: bool) -> Subscription:
@@ -169,7 +168,10 @@ async def _switched(ask: Ask, changed: Subscription, current: Settings, wanted: 
     if wanted.enabled == current.enabled:
         return changed
     if wanted.enabled:
-        return await subscriptions.resume(ask.tenant, changed.id, skip=True)
+        try:
+            return await subscriptions.resume(ask.tenant, changed.id, skip=True)
+        except Conflict as error:  # somebody else switched it on
+            raise Overtaken(error.detail) from error
     return await subscriptions.pause(ask.tenant, changed.id, "")
 
 

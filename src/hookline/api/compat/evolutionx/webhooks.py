@@ -25,7 +25,7 @@ from hookline.api.compat.evolutionx.forms import (
     webhook,
 )
 from hookline.api.paging import cut, place_after
-from hookline.core.errors import Conflict, Fault, InvalidInput
+from hookline.core.errors import Fault, InvalidInput
 from hookline.core.model import Scope, Secrets, Subscription, SubscriptionState
 from hookline.core.reading import parse_json, read, read_texts, refuse, unknown
 from hookline.engine.manage import MASK
@@ -58,7 +58,6 @@ MAX_UNKNOWN = 50
 """Unknown names that an answer lists."""
 _UNKNOWN = "?"
 _SCAN = 200
-_TRIES = 5
 
 
 class WebhookView(Struct, frozen=True):
@@ -175,19 +174,18 @@ async def _update(
 ) -> Answer:
     """The patch is made for one version, and made again if somebody else was faster."""
     subscriptions = ask.services.subscriptions
-    for _ in range(_TRIES):
+
+    async def change() -> Answer:
         found = await webhook(ask)
         before = subscriptions.secrets(found)
         asked = _without_read_only(given, found)
-        try:
-            with _in_our_words(asked):
-                changed = await subscriptions.update(
-                    ask.tenant, found.id, patch(asked, found, before), found.version
-                )
-        except Conflict:
-            continue
+        with _in_our_words(asked):
+            changed = await subscriptions.update(
+                ask.tenant, found.id, patch(asked, found, before), found.version
+            )
         return _shown(ask, changed, reveal=subscriptions.secrets(changed).keys != before.keys)
-    raise Conflict("the webhook is being changed by others; try again")
+
+    return await subscriptions.turns.take((await webhook(ask)).id, change)
 
 
 # --- from a webhook to a subscription ---------------------------------------------------------------------

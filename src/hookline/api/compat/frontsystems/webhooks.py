@@ -74,6 +74,13 @@ async def update_webhook(ask: Ask) -> Answer:
     read, also of a subscription with several types."""
     found = await webhook_of(ask)
     asked = read_json(WebhookInput, ask.body)
+    changed = await ask.services.subscriptions.turns.take(found.id, lambda: _replace(ask, asked))
+    return Answer(webhook_view(changed))
+
+
+async def _replace(ask: Ask, asked: WebhookInput) -> Subscription:
+    """What is left out of the patch, since the webhook has it already, holds for this version of it only."""
+    found = await webhook_of(ask)
     await _check(ask, asked, found)
     patch: dict[str, object] = {"url": asked.url}
     if asked.event != event_of(found):
@@ -81,7 +88,7 @@ async def update_webhook(ask: Ask) -> Answer:
     if asked.store_id != store_of(found):
         store = None if asked.store_id is None else str(asked.store_id)
         patch |= {"filter": _filter_with(asked.store_id, found), "metadata": {STORE: store}}
-    return Answer(webhook_view(await ask.services.subscriptions.update(ask.tenant, found.id, patch)))
+    return await ask.services.subscriptions.update(ask.tenant, found.id, patch, found.version)
 
 
 async def delete_webhook(ask: Ask) -> Answer:
