@@ -302,6 +302,17 @@ def test_there_is_no_schema_of_an_unknown_type(shop: Shop, name: str) -> None:
 # --- credentials ---------------------------------------------------------------------------------------------
 
 
+def test_a_problem_without_faults_names_none(api: Api, shop: Shop) -> None:
+    """Only the framework's problems of validation have the member ``errors``."""
+    for answer in (
+        shop.call("GET", "/nothing"),
+        shop.call("PATCH", "/Webhooks", {}),
+        api.as_key("").call("GET", f"{BASE}/Webhooks"),
+    ):
+        assert answer.status in (401, 404, 405)
+        assert sorted(answer.json) == ["detail", "status", "title", "traceId", "type"]
+
+
 def test_both_credentials_are_needed_and_must_belong_together(api: Api, shop: Shop) -> None:
     other = Shop(api)
     key, tenant = shop.credentials.values()

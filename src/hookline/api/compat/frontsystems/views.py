@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import final
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from hookline.api.problems import TYPE_BASE
 from hookline.core import ids
@@ -232,15 +232,15 @@ def _run(attempt: Attempt) -> RunView:
 # --- errors --------------------------------------------------------------------------------------------
 
 
-class ProblemView(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """An error (RFC 7807, with the two members that ASP.NET adds)."""
+class ProblemView(Struct, frozen=True, rename="camel"):
+    """An error (RFC 7807, with the two members that ASP.NET adds; ``errors`` only where there are faults)."""
 
     type: str
     title: str
     status: int
     detail: str
     trace_id: str
-    errors: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    errors: dict[str, list[str]] | UnsetType
 
 
 _FIELDS = {"events": "event", "": "$"}
@@ -254,4 +254,4 @@ def problem_view(error: HooklineError, request_id: str) -> ProblemView:
         name = fault.field.partition("[")[0]
         errors.setdefault(_FIELDS.get(name, name), []).append(fault.message)
     status = 400 if isinstance(error, InvalidInput) else error.status
-    return ProblemView(TYPE_BASE + error.code, error.title, status, error.detail, request_id, errors)
+    return ProblemView(TYPE_BASE + error.code, error.title, status, error.detail, request_id, errors or UNSET)
