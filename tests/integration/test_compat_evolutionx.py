@@ -544,7 +544,7 @@ def test_there_is_nothing_at_other_paths(shop: Api, method: str) -> None:
         "/evolutionx/",
         f"{V1}/",
         f"{V1}/webhook",
-        f"{V1}/webhooks/",
+        f"{V1}/webhooks//",
         f"{V1}/webhooks/a/b",
     ):
         answer = shop.call(method, path)

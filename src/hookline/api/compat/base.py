@@ -184,11 +184,14 @@ def _parameters(query_string: bytes) -> list[tuple[str, str]]:
 
 
 def routes_of(platform: Platform, services: Services, ids: RequestIds) -> list[BaseRoute]:
-    """The routes of a platform, and one that catches every other path under its prefix."""
+    """The routes of a platform, and one that catches every other path under its prefix. A path is the same with one
+    slash at its end, since clients differ there and a redirect would cost them their body."""
     by_path: dict[str, list[Operation]] = {}
     for operation in platform.operations:
         by_path.setdefault(operation.path, []).append(operation)
     routes = [Route(path, _Endpoint(platform, services, ids, found)) for path, found in by_path.items()]
+    for route in routes:
+        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"/?\Z")
     nothing = _Endpoint(platform, services, ids)
     routes += [Route(platform.prefix, nothing), Route(f"{platform.prefix}/{{rest:path}}", nothing)]
     if platform.any_case:

@@ -38,8 +38,8 @@ class ShipStream:
 
     @property
     def operations(self) -> list[Operation]:
-        """The one path, which some clients write with a slash behind it."""
-        return [Operation("POST", path, answer, scope=None) for path in (PATH, f"{PATH}/")]
+        """The one path."""
+        return [Operation("POST", PATH, answer, scope=None)]
 
     async def identify(self, services: Services, scope: Scope) -> tuple[Caller, Tenant]:
         """The owner of the Basic credentials. Raises ``Unauthorized`` for wrong ones."""
