@@ -163,6 +163,8 @@ async def test_position_at_in_a_log_with_holes(storage: Storage) -> None:
         position = await storage.position_at(0, time)
         events = (await storage.read_log(0, 0, 100, 0)).events
         assert all((event.position <= position) == (event.received_at < time) for event in events)
+        later = [event.position for event in events if event.received_at >= time]
+        assert position == (later[0] - 1 if later else 40), "what was removed goes with the event before it"
 
 
 async def test_a_page_carries_the_changes_of_its_snapshot(storage: Storage) -> None:

@@ -98,7 +98,12 @@ class EventLog(Protocol):
         ...
 
     async def position_at(self, shard: int, time: Millis) -> Position:
-        """The last position received before ``time`` (0 if there is none)."""
+        """The last position received before ``time`` (0 if there is none).
+
+        An event that was removed counts as received with the one before it that is still there, whosever that is, and
+        before all times if there is none. So ranges of time that join never hold it twice, but who pages by time may
+        see no end of those that were removed together: page by position.
+        """
         ...
 
     async def head(self, shard: int) -> Position:
