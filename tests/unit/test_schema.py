@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hookline.core.errors import Fault, InvalidInput
+from hookline.core.payload import Payload
 from hookline.core.schema import MAX_BYTES, MAX_FAULTS, Schema, breaking_changes, compile_schema
+from hookline.core.schema.cost import positions
 
 ORDER: dict[str, Any] = {
     "type": "object",
@@ -204,6 +206,94 @@ def test_patterns_take_linear_time():
     started = time.process_time()
     assert schema.faults("a" * 100_000 + "b")
     assert time.process_time() - started < 2
+
+
+def array(element: bytes, count: int) -> bytes:
+    return b"[" + b",".join([element] * count) + b"]"
+
+
+MANY = [{"const": number} for number in range(450)]
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"items": {"anyOf": MANY}}, array(b"449", 300_000)),
+        ({"items": {"anyOf": MANY}}, array(b"-1", 300_000)),
+        ({"anyOf": [{"items": {"type": "string"}}, {"items": {"type": "null"}}]}, array(b"1", 500_000)),
+        ({"items": {"type": "string"}}, array(b"1", 500_000)),
+        ({"allOf": [{"type": "string"}] * 450}, array(b"1", 500_000)),
+        ({"items": {"enum": [number + 0.5 for number in range(20_000)]}}, array(b"19999.5", 100_000)),
+        ({"items": {"enum": [[number] for number in range(30_000)]}}, array(b"[29999]", 100_000)),
+        ({"items": {"allOf": [{"multipleOf": 0.01}] * 450}}, array(b"4.5", 200_000)),
+        ({"items": {"dependentRequired": {f"{n:x}": ["a"] for n in range(15_000)}}}, array(b"{}", 300_000)),
+        ({"items": {"dependencies": {f"{n:x}": ["a"] for n in range(15_000)}}}, array(b"{}", 300_000)),
+        ({"pattern": "[01]*1[01]{1500}[23]"}, b'"' + b"0110100110010110" * 60_000 + b'"'),
+        ({"pattern": "((a?b?){9}c?){99}[xy]"}, b'"' + b"abc" * 300_000 + b'"'),
+        (
+            {"propertyNames": {"allOf": [{"pattern": f"[01]*1[01]{{200}}[23]{n}"} for n in range(50)]}},
+            b'{"' + b"0110100110010110" * 60_000 + b'":1}',
+        ),
+        ({"uniqueItems": True, "items": {"$ref": "#"}}, array(array(b"1", 1000), 400)),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_no_schema_makes_a_payload_of_a_megabyte_take_long(schema: Any, text: bytes):
+    """The validator holds up the whole process, and with it all tenants."""
+    ready, data = compiled(schema), Payload(text).value
+    started = time.perf_counter()
+    faults = ready.faults(data, text)
+    assert time.perf_counter() - started < 1
+    assert all(len(fault.message) < 300 for fault in faults)
+
+
+def test_what_would_take_long_is_refused_with_a_way_out():
+    (fault,) = compiled({"items": {"anyOf": MANY}}).faults([1] * 300_000, array(b"1", 300_000))
+    assert fault.field == "data"
+    assert "at most 5000000 are allowed: send less in one event" in fault.message
+
+
+def test_large_payloads_of_ordinary_types_are_checked():
+    """A megabyte against a schema of the usual kind: fits, and names the place if it does not."""
+    line = {
+        "sku": {"type": "string", "pattern": "^[A-Z0-9-]{1,40}$"},
+        "qty": {"type": "integer", "minimum": 1},
+    }
+    kinds = [f"kind-{number}" for number in range(300)]
+    schema = compiled(
+        {
+            "properties": {
+                "kind": {"enum": kinds},
+                "lines": {"items": {"properties": line, "required": ["sku"], "additionalProperties": False}},
+            }
+        }
+    )
+    lines = [{"sku": f"TEA-{number}", "qty": 2} for number in range(30_000)]
+    text = json.dumps({"kind": "kind-299", "lines": lines}).encode()
+    assert schema.faults(Payload(text).value, text) == []
+    wrong = text.replace(b'"TEA-777", "qty": 2', b'"TEA-777", "qty": 0')
+    assert [fault.field for fault in schema.faults(Payload(wrong).value, wrong)] == ["data.lines[777].qty"]
+
+
+def test_all_faults_are_named_below_some_kilobytes():
+    schema, data = (
+        compiled({"items": {"anyOf": [{"type": "string"}, {"type": "null"}]}}),
+        [1, "a", 2, None, 3],
+    )
+    faults = schema.faults(data, json.dumps(data).encode())
+    assert [fault.field for fault in faults] == ["data[0]", "data[2]", "data[4]"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "length"),
+    [
+        ("abc", 3), ("a{5}", 5), ("a{2,5}", 5), ("a{3,}", 3), ("(ab){10}", 40), ("(a{10}b){10}", 130),
+        ("[a-z{9}]{4}", 4), (r"\p{L}{3}", 3), (r"\{9}", 3), ("a{2}{3}", 6), (r"[\]a]{7}", 7), ("a?{9}", 18),
+        ("a{99999999999}", 1_000_000), ("a{", 2), ("a)", 2),
+    ],
+)  # fmt: skip
+def test_the_length_of_a_pattern_counts_its_repetitions(pattern: str, length: int):
+    assert positions(pattern) == length
 
 
 # --- changes ----------------------------------------------------------------------------------------

@@ -51,5 +51,5 @@ def _document_faults(schema: bytes | None, example: bytes | None) -> Iterator[Fa
         yield from error.faults or (Fault("schema", error.detail),)
         return
     if example is not None:
-        for fault in compiled.faults(value):
+        for fault in compiled.faults(value, example):
             yield Fault(f"example{fault.field.removeprefix('data')}", fault.message)

@@ -36,7 +36,7 @@ class TypeEntry(Struct, frozen=True):
         payload = Payload(data)
         if payload.fault:
             return [Fault("data", payload.fault)]
-        return self.schema.faults(payload.value)
+        return self.schema.faults(payload.value, data)
 
 
 class Catalogue:

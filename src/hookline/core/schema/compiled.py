@@ -2,7 +2,8 @@
 
 A schema comes from a tenant and runs inside the publish path of all tenants, so a schema that could make one
 payload expensive is refused when it is stored: remote references, patterns with backtracking, too many
-subschemas for one place of a payload. What is left runs in linear time.
+subschemas for one place of a payload. What is left runs in linear time, and a payload that could still take long with
+its schema (``cost``) is not given to it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import jsonschema_rs
 import msgspec
 
 from hookline.core.errors import Fault, InvalidInput
+from hookline.core.schema.cost import MAX_STEPS, Cost, cost_of
 from hookline.core.schema.tree import MAX_RECURSION, SchemaTree, deeper_than, load, place, refuse
 
 MAX_FAULTS: Final = 20
@@ -30,24 +32,37 @@ _PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=256 * 1024, dfa_size_li
 class Schema:
     """A compiled schema. Made by ``compile_schema``."""
 
-    __slots__ = ("_recursive", "_validator")
+    __slots__ = ("_cost", "_recursive", "_validator")
 
-    def __init__(self, validator: jsonschema_rs.Validator, recursive: bool) -> None:
+    def __init__(self, validator: jsonschema_rs.Validator, cost: Cost, recursive: bool) -> None:
         self._validator = validator
+        self._cost = cost
         self._recursive = recursive
 
-    def faults(self, data: object) -> list[Fault]:
-        """What in a decoded payload breaks the schema, at most ``MAX_FAULTS``; empty if it fits.
+    def faults(self, data: object, text: bytes = b"") -> list[Fault]:
+        """What in a decoded payload breaks the schema, at most ``MAX_FAULTS``, of a large one only the first; empty if
+        it fits. ``text`` is the JSON that it came as, and needed of what others sent: it tells how long this may take.
 
         Places are like ``data.lines[2].qty``. Fractions may be floats or Decimals.
         """
+        if (steps := self._cost.steps(text)) > MAX_STEPS:
+            return [Fault("data", _too_much(steps))]
         if self._recursive and deeper_than(data, MAX_RECURSION):
             return [
                 Fault("data", f"is nested more than {MAX_RECURSION} deep, the limit for a recursive schema")
             ]
         if self._validator.is_valid(data):
             return []
-        return [_fault(error) for error in islice(self._validator.iter_errors(data), MAX_FAULTS)]
+        if self._cost.can_name_all(text):
+            return [_fault(error) for error in islice(self._validator.iter_errors(data), MAX_FAULTS)]
+        return [Fault("data", _SOMEWHERE) if self._cost.context else self._first(data)]
+
+    def _first(self, data: object) -> Fault:
+        try:
+            self._validator.validate(data)
+        except jsonschema_rs.ValidationError as error:
+            return _fault(error)
+        return Fault("data", _SOMEWHERE)
 
 
 def compile_schema(raw: bytes) -> Schema:
@@ -66,7 +81,17 @@ def compile_schema(raw: bytes) -> Schema:
         refuse(place("schema", error.instance_path), _explain(error))
     except (ValueError, RecursionError) as error:
         refuse("schema", str(error)[:_MAX_MESSAGE])
-    return Schema(validator, tree.recursive)
+    return Schema(validator, cost_of(tree), tree.recursive)
+
+
+_SOMEWHERE: Final = "does not fit the schema; the place is not looked for in so large a payload"
+
+
+def _too_much(steps: int) -> str:
+    return (
+        f"could take {steps} steps to check against this schema, at most {MAX_STEPS} are allowed: send less in one "
+        "event, or use fewer alternatives, shorter lists of values and shorter repetitions in patterns"
+    )
 
 
 def _pattern_faults(tree: SchemaTree) -> Iterable[Fault]:

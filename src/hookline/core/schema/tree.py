@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice, takewhile
 from typing import Final, NoReturn, cast, final
 from urllib.parse import unquote
 
@@ -121,6 +122,8 @@ class SchemaTree:
         self.nodes: dict[Pointer, SchemaNode] = {}
         self._anchors: dict[str, Pointer] = {}
         self._children: dict[Pointer, list[Pointer]] = {}
+        self._order: dict[Pointer, tuple[list[Pointer], _Below]] = {}
+        self._depth = 0
         self.patterns = 0
         self.recursive = False
         dialect = document.get("$schema", DEFAULT_DRAFT) if isinstance(document, dict) else DEFAULT_DRAFT
@@ -182,15 +185,20 @@ class SchemaTree:
                 yield Fault(f"{where}.{keyword}", "is not supported")
 
     def _cost_faults(self) -> list[Fault]:
+        same = {pointer: self._same_place(pointer) for pointer in self.nodes}
         try:
-            order = list(
-                TopologicalSorter({node: self._same_place(node) for node in self.nodes}).static_order()
-            )
+            order = list(TopologicalSorter(same).static_order())
         except CycleError as error:
             cycle: list[Pointer] = error.args[1]
             message = "refers to itself without going deeper into the payload"
             return [Fault(place("schema", cycle[0]), message)]
-        if self._applied(order) > MAX_APPLIED:
+        self._order = {
+            pointer: (same[pointer], _Below(self._children[pointer], len(pointer))) for pointer in order
+        }
+        applied = list(takewhile(bool, self._levels(dict.fromkeys(self.nodes, 1), MAX_APPLIED + 1)))
+        self._depth = len(applied)
+        self.recursive = self._depth > MAX_RECURSION
+        if max(applied) > MAX_APPLIED:
             message = f"more than {MAX_APPLIED} subschemas could apply to one place of a payload"
             return [Fault("schema", f"{message}: use fewer alternatives, or no references that fan out")]
         return []
@@ -210,26 +218,27 @@ class SchemaTree:
         target = self.target(reference) if isinstance(reference, str) else None
         return found if target is None else [*found, target]
 
-    def _applied(self, order: list[Pointer]) -> int:
-        """The most subschemas that can apply to one value, at any depth of a payload.
+    def applied(self, weights: Mapping[Pointer, int], most: int) -> int:
+        """The largest sum of ``weights`` of the subschemas that can apply to one value, at any depth of a payload, or
+        ``most`` if that is less. Only for a schema without faults."""
+        return max(islice(self._levels(weights, most), self._depth))
 
-        Level by level: what is applied ``d`` below a subschema is what its parts for the same place apply
-        there, and what its parts for the children apply ``d - 1`` below. Also finds out whether it ever ends.
+    def _levels(self, weights: Mapping[Pointer, int], most: int) -> Iterator[int]:
+        """That sum for the values at each depth of a payload.
+
+        What is applied ``d`` below a subschema is what its parts for the same place apply there, and what its
+        parts for the children apply ``d - 1`` below.
         """
-        same = {pointer: self._same_place(pointer) for pointer in order}
-        below = {pointer: _Below(self._children[pointer], len(pointer)) for pointer in order}
         level: dict[Pointer, int] = {}
-        most = 0
+        settled = False
         for depth in range(MAX_RECURSION + 1):
-            above, level = level, {}
-            for pointer in order:
-                own = below[pointer].count(above) if depth else 1
-                level[pointer] = min(own + sum(level[part] for part in same[pointer]), MAX_APPLIED + 1)
-            most = max(most, level[()])
-            self.recursive = level[()] > 0
-            if not self.recursive or most > MAX_APPLIED:
-                break
-        return most
+            if not settled:
+                above, level = level, {}
+                for pointer, (same, below) in self._order.items():
+                    own = below.count(above) if depth else weights[pointer]
+                    level[pointer] = min(own + sum(level[part] for part in same), most)
+                settled = level == above
+            yield level[()]
 
 
 @final
