@@ -380,6 +380,14 @@ def test_a_change_that_breaks_a_rule_changes_nothing(tenant: Api) -> None:
 # --- stop and start ------------------------------------------------------------------------------------------------
 
 
+def test_a_reason_to_pause_is_a_text_that_can_be_kept(tenant: Api) -> None:
+    path = f"/v1/subscriptions/{make(tenant)['id']}"
+    answer = tenant.call("POST", f"{path}/pause", {"reason": "a\0b"})
+    assert answer.status == 422
+    assert answer.json["faults"] == [{"field": "reason", "message": "must not contain control characters"}]
+    assert tenant.get(path)["enabled"] is True
+
+
 def test_pause_and_resume(tenant: Api) -> None:
     path = f"/v1/subscriptions/{make(tenant)['id']}"
     paused = tenant.post(f"{path}/pause", {"reason": "maintenance"})

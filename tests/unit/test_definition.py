@@ -84,6 +84,8 @@ def test_the_defaults_are_good() -> None:
         ({"rate_limit": RateLimit(1, float("inf"))}, "rate_limit.seconds"),
         ({"rate_limit": RateLimit(1, 1, -1)}, "rate_limit.burst"),
         ({"max_in_flight": 0}, "max_in_flight"),
+        ({"max_in_flight": 10**400}, "max_in_flight"),
+        ({"disable_after": float("nan")}, "disable_after"),
         ({"filter": "data.x =="}, "filter"),
         ({"filter": ""}, "filter"),
         ({"breaker": BreakerPolicy(-1)}, "breaker.failures"),

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import structs
 
 from hookline.core import ids, signing
-from hookline.core.definition import Rules, check_definition, check_secrets
+from hookline.core.definition import Rules, check_definition, check_secrets, text_faults
 from hookline.core.errors import Conflict, Fault, Forbidden, InvalidInput, Overtaken
 from hookline.core.model import (
     Definition,
@@ -183,7 +183,11 @@ class Subscriptions:
         await self._storage.drop_unsettled(found.no, self._clock.now(), DeliveryState.EXPIRED)
 
     async def pause(self, tenant: Tenant, subscription_id: str, reason: str) -> Subscription:
-        """Stop sending and keep the place in the log. Switching webhooks on starts nothing that its owner paused."""
+        """Stop sending and keep the place in the log. Switching webhooks on starts nothing that its owner paused.
+
+        Raises ``InvalidInput`` for a reason that no log or database shows well.
+        """
+        refuse(text_faults("reason", reason))
         found = await self._storage.get_subscription(tenant.no, subscription_id)
         if found.state is SubscriptionState.PAUSED and found.state_reason != SWITCHED_OFF:
             return found
