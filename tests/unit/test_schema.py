@@ -605,3 +605,41 @@ def test_a_schema_never_breaks_itself(pair: tuple[Any, Any]):
     except InvalidInput:
         return
     assert changes(pair[0], pair[0]) == []
+
+
+def variants(count: int, listed: int, first: int = 0) -> dict[str, Any]:
+    """Alternatives that differ by the values of one field."""
+    values = [
+        list(range(first + number * listed, first + number * listed + listed)) for number in range(count)
+    ]
+    return {
+        "oneOf": [
+            {"type": "object", "required": ["z"], "properties": {"z": {"enum": each}}} for each in values
+        ]
+    }
+
+
+def referring(**more: object) -> dict[str, Any]:
+    """Many fields that share one long list of values."""
+    fields = {f"p{number}": {"$ref": "#/$defs/one", **more} for number in range(500)}
+    return {"$defs": {"one": {"enum": list(range(30_000))}}, "properties": fields}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (referring(), referring(maximum=99_999)),
+        (variants(240, 150), variants(240, 150, first=1)),
+        (
+            {"oneOf": [{"type": "object", "required": [*map(str, range(60)), "z"], "properties": {"z": {"const": n}}}
+                       for n in range(400)]},
+            {"type": "object"},
+        ),
+        ({"required": [*map(str, range(20_000))]}, {"required": [*map(str, range(20_000))], "maximum": 1}),
+    ],
+    ids=["long-list", "long-alternatives", "many-alternatives", "many-names"],
+)  # fmt: skip
+def test_no_change_takes_long_to_look_at(old: Any, new: Any):
+    started = time.perf_counter()
+    changes(old, new)
+    assert time.perf_counter() - started < 4

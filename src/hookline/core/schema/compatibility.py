@@ -37,8 +37,12 @@ from hookline.core.schema.view import (
 )
 
 MAX_FAULTS: Final = 50
-_MAX_STEPS: Final = 20_000
-"""Subschemas looked at, each as often as it is; a pair of schemas that needs more counts as not decidable."""
+_MAX_STEPS: Final = 400_000
+"""Of about a microsecond each. A pair of schemas that needs more counts as not decidable."""
+_PER_SUBSCHEMA: Final = 20
+_PER_PAIR: Final = 5
+"""Steps for a subschema that is looked at, as often as it is; for two alternatives that are held against each other.
+Each name and each value listed in them is a step more."""
 
 _NAMES: Final = ("$anchor", "$id", "$schema", "id")
 _PROSE: Final = ("$comment", "default", "deprecated", "description", "example", "examples", "title")
@@ -104,9 +108,7 @@ class _Comparison:
 
         A pair that is being compared already, further up, is taken to fit: its faults show up there.
         """
-        self._steps += 1 + len(new)
-        if self._steps > _MAX_STEPS:
-            raise _Undecidable
+        self._spend(_PER_SUBSCHEMA * (1 + len(new)))
         pair = (id(old), *map(id, new))
         if pair in self._under_way:
             return []
@@ -116,9 +118,19 @@ class _Comparison:
         finally:
             self._under_way.discard(pair)
 
+    def _spend(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > _MAX_STEPS:
+            raise _Undecidable
+
+    def _view(self, parts: Sequence[Part]) -> View:
+        """Its answers take time with every name and value that the parts list."""
+        self._spend(sum(_listed(part) for part in parts))
+        return View(parts)
+
     def _compare_parts(self, old: SchemaNode, new: tuple[SchemaNode, ...], where: str) -> list[Fault]:
         new_parts = parts_of(self._new, new)
-        if new_parts is None or not (view := View(new_parts)).types:
+        if new_parts is None or not (view := self._view(new_parts)).types:
             return []
         if any(self._equal(old, node, set()) for node in new):
             return []
@@ -205,8 +217,9 @@ class _Comparison:
             yield Fault(where, "may now have equal elements")
 
     def check_required(self, part: Part, new: View, where: str) -> Iterator[Fault]:
+        required = new.required()
         for name in names_in(part["required"]):
-            if name not in new.required():
+            if name not in required:
                 yield Fault(place(where, [name]), "was always there and may now be missing")
 
     def check_properties(self, part: Part, new: View, where: str) -> Iterator[Fault]:
@@ -265,7 +278,8 @@ class _Comparison:
         """Alternatives that cannot hold together are like those of ``anyOf``; others are left alone."""
         branches = schemas_in(part["oneOf"])
         views = [
-            None if (parts := parts_of(self._old, (branch,))) is None else View(parts) for branch in branches
+            None if (parts := parts_of(self._old, (branch,))) is None else self._view(parts)
+            for branch in branches
         ]
         for index, one in enumerate(views):
             if any(not self._apart(one, other, new.types) for other in views[:index]):
@@ -285,6 +299,7 @@ class _Comparison:
 
         Decided by type, by listed values, or by the listed values of a field that both must have.
         """
+        self._spend(_PER_PAIR)
         if one is None or other is None:
             return True
         common = one.types & other.types & types
@@ -297,7 +312,8 @@ class _Comparison:
 
     def _field_apart(self, one: tuple[SchemaNode, ...], other: tuple[SchemaNode, ...]) -> bool:
         parts, others = parts_of(self._old, one), parts_of(self._old, other)
-        return parts is None or others is None or _no_common(View(parts), View(others))
+        self._spend(_PER_PAIR)
+        return parts is None or others is None or _no_common(self._view(parts), self._view(others))
 
     def check_undecided(self, part: Part, new: View, where: str) -> Iterator[Fault]:
         """Keywords that are only known to fit if they stayed as they were."""
@@ -343,6 +359,11 @@ class _Comparison:
         if targets[0] is None or targets[1] is None:
             return targets[0] is targets[1]
         return self._equal(targets[0], targets[1], seen)
+
+
+def _listed(part: Part) -> int:
+    values = (part.get(word) for word in ("enum", "required", "properties"))
+    return sum(len(value) for value in values if isinstance(value, list | dict))
 
 
 def _choice(parts: Sequence[Part]) -> tuple[int, str] | None:

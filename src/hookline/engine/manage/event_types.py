@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from msgspec import Raw, Struct, structs
 
@@ -13,6 +15,9 @@ from hookline.core.reading import refuse
 from hookline.core.schema import breaking_changes
 from hookline.engine.types import EventTypeCatalogue
 from hookline.ports import Clock, Storage
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class EventTypeSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +38,12 @@ class EventTypes:
         self._storage = storage
         self._types = types
         self._clock = clock
+        self._checking = asyncio.Lock()
+
+    async def _checked(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``check`` says. Schemas may take it a second: it is done beside the loop, one at a time."""
+        async with self._checking:
+            return await asyncio.to_thread(check, *args, **kwargs)
 
     async def get(self, tenant: Tenant, name: str) -> EventType:
         """Raises ``NotFound``."""
@@ -43,7 +54,7 @@ class EventTypes:
 
     async def create(self, tenant: Tenant, spec: EventTypeSpec) -> EventType:
         """Raises ``InvalidInput`` and, for a name that is taken, ``Conflict``."""
-        refuse(_faults(spec))
+        refuse(await self._checked(_faults, spec))
         existing = await self._types.get(tenant, spec.name)
         if existing is not None:
             more = "" if existing.source is TypeSource.API else "; change it, and it becomes your own"
@@ -68,10 +79,10 @@ class EventTypes:
         """Replace everything but the name. A schema that would break receivers raises ``IncompatibleSchema``,
         which names each break, unless ``force``. Raises ``NotFound``."""
         found = await self.get(tenant, spec.name)
-        refuse(_faults(spec))
+        refuse(await self._checked(_faults, spec))
         schema = _bytes(spec.schema)
         if not force:
-            _refuse_breaks(found.schema, schema)
+            await self._checked(_refuse_breaks, found.schema, schema)
         changed = structs.replace(
             found,
             description=spec.description,
@@ -126,9 +137,9 @@ def _bytes(raw: Raw | None) -> bytes | None:
     return None if raw is None else bytes(raw)
 
 
-def _faults(spec: EventTypeSpec) -> Iterator[Fault]:
+def _faults(spec: EventTypeSpec) -> list[Fault]:
     texts = {"description": spec.description, "group": spec.group, "usage": spec.usage}
-    return event_type_faults(spec.name, texts, _bytes(spec.schema), _bytes(spec.example))
+    return list(event_type_faults(spec.name, texts, _bytes(spec.schema), _bytes(spec.example)))
 
 
 def _refuse_breaks(old: bytes | None, new: bytes | None) -> None:
