@@ -52,6 +52,24 @@ async def stored(stage: Stage) -> list[str]:
     return [event.id for event in (await stage.storage.read_log(0, 0, 100_000, 0)).events]
 
 
+async def test_others_have_their_turn_while_a_large_batch_is_checked(stage: Stage):
+    turns, seen = 0, list[int]()
+    stage.log.before["append"] = lambda *_: seen.append(turns)
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    item = b'{"type":"order:created","data":"' + b"x" * 50_000 + b'"}'
+    results = await stage.publisher.publish_batch(stage.shop, [item] * 20)
+    task.cancel()
+    assert len([result for result in results if isinstance(result, Published)]) == 20
+    assert seen[0] > 15
+
+
 # --- group commit ----------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import cast
 
@@ -45,6 +45,10 @@ CROWD = 4
 COMMIT_SECONDS = 30.0
 """How long a publisher waits for a commit before it is told that nobody knows."""
 _UNKNOWN = f"no commit within {COMMIT_SECONDS:g} s; the event may be stored: send it again under the same id"
+AT_ONCE = 32 * 1024
+"""Bytes of a batch that are checked before others have their turn: checking takes its time where there are schemas."""
+TURNS = 4
+"""Of the loop, which a small request takes from its connection to its answer."""
 FIELD_LIMIT = 256
 """Letters in an object type or id, source, key or correlation id."""
 
@@ -135,7 +139,7 @@ class Publisher:
 
     async def publish_batch(self, tenant: Tenant, items: Sequence[bytes]) -> list[Published | HooklineError]:
         """Store each item on its own merits; the results come in the order of the items."""
-        checked = [await self._check_item(tenant, item) for item in items]
+        checked = [item async for item in self._check_all(tenant, items)]
         futures = [item if isinstance(item, HooklineError) else self._try_enqueue(item) for item in checked]
         return [await self._settle(item, future) for item, future in zip(checked, futures, strict=True)]
 
@@ -188,6 +192,18 @@ class Publisher:
         await self._idle.wait()
 
     # --- checks
+
+    async def _check_all(
+        self, tenant: Tenant, items: Sequence[bytes]
+    ) -> AsyncIterator[NewEvent | HooklineError]:
+        size = 0
+        for item in items:
+            yield await self._check_item(tenant, item)
+            size += len(item)
+            if size > AT_ONCE:
+                size = 0
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
 
     async def _check_item(self, tenant: Tenant, item: bytes) -> NewEvent | HooklineError:
         try:
