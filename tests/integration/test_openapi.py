@@ -19,7 +19,6 @@ from hookline.api.table import ROUTES
 from hookline.storage.memory import MemoryStorage
 from tests.integration.apiserver import Api, api_server
 
-
 FUZZED = "fuzz"
 
 
