@@ -32,7 +32,9 @@ def test_every_error_code_is_documented_with_its_status() -> None:
     for module in pkgutil.walk_packages(hookline.__path__, "hookline."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    ours = {error for error in all_errors() if error.__module__.startswith("hookline.")}
+    ours = {
+        error for error in all_errors() if error.__module__.startswith("hookline.") and "code" in vars(error)
+    }  # one without is a case of its parent that only our own code tells apart
     assert len({error.code for error in ours}) == len(ours)
     missing = {
         error.code
