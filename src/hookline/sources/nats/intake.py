@@ -25,6 +25,10 @@ _GONE = ("409", "503")
 so does 409 after messages: the next one did not fit the bytes."""
 
 
+_LEFT = "Nats-Pending-Messages"
+"""How many of the messages wanted have not been handed out when a request ends."""
+
+
 class Interrupted(Exception):
     """The consumer does not serve us as things are; look at it anew."""
 
@@ -44,9 +48,15 @@ class _Pull:
         if len(self.messages) >= self.wanted:
             self.ended.set()
 
-    def end(self, status: str) -> None:
-        self.status = status
-        self.ended.set()
+    def end(self, status: str, left: int | None) -> None:
+        """The server has handed out all but ``left`` of the messages wanted. In a cluster it says so at once, and sends
+        the messages when most servers know of them: those that are on their way are waited for."""
+        if left is not None:
+            self.wanted -= min(left, self.wanted)
+        if left != 0:
+            self.status = status
+        if left is None or len(self.messages) >= self.wanted:
+            self.ended.set()
 
 
 class Intake:
@@ -147,4 +157,6 @@ class Intake:
             else:
                 self._strays.append(msg)
         elif pull is not None and msg.subject == f"{self._inbox}.{pull.token}":
-            pull.end((msg.headers or {}).get("Status", ""))
+            headers = msg.headers or {}
+            left = headers.get(_LEFT, "")
+            pull.end(headers.get("Status", ""), int(left) if left.isdecimal() else None)
