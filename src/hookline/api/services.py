@@ -9,6 +9,7 @@ from typing import Literal
 from hookline.api.keyring import KeyRing
 from hookline.core.definition import MAIL_PROFILE, Rules
 from hookline.core.model import Retention
+from hookline.engine import presence
 from hookline.engine.manage import EventTypes, Replays, Subscriptions, Tenants, Trials
 from hookline.engine.manage.trials import Tokens
 from hookline.engine.publish import Publisher
@@ -34,7 +35,7 @@ class Options:
     """Who may read ``/metrics``: whoever has an operator key, everyone, nobody."""
     retention: Retention = field(default_factory=Retention)
     """Of tenants without one of their own."""
-    gone_after: float = 15.0
+    gone_after: float = presence.gone_after(0.0)
     """After how long a node that was not heard of is not listed any more."""
 
 

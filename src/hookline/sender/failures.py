@@ -127,9 +127,7 @@ def _is_broken_off(message: str) -> bool:
 
 
 def _broken(message: str, *, connected: bool) -> tuple[ErrorClass, str]:
-    if (
-        " alert " in message
-    ):  # with TLS 1.3, the endpoint judges our certificate when we believe the connection stands
+    if " alert " in message:  # with TLS 1.3, our certificate is judged when we believe the connection stands
         return ErrorClass.TLS, _reason(message)
     if not _is_broken_off(message):
         return ErrorClass.PROTOCOL, f"{NOT_HTTP}: {_reason(message)}"

@@ -163,7 +163,7 @@ class Worker:
             return self._interval
         shares = Shares(self._node.id, nodes, leases)
         for lease in shares.wanted(len(self._leases)):
-            await self._tend((lease.shard, lease.slice), tasks)
+            await self._tend(_part(lease), tasks)
         staying = [part for part in sorted(self._leases, key=_by_slice) if part not in self._leaving]
         for part in staying[len(staying) - shares.surplus(len(staying)) :]:
             self._leaving[part] = tasks.create_task(self._hand_over(part), name=f"hand-over-{part}")
@@ -179,15 +179,15 @@ class Worker:
             log.warning("lease_delayed", reason=error.detail)
             return
         for lease in renewed:
-            if (lease.shard, lease.slice) in self._leases:
+            if _part(lease) in self._leases:
                 self._keep(lease, until)
-        done = {(lease.shard, lease.slice) for lease in renewed}
+        done = set(map(_part, renewed))
         for part in sorted(self._leases.keys() - done):
             if not self._ended.is_set():
                 await self._tend(part, tasks)
 
     def _keep(self, lease: Lease, until: float) -> None:
-        part = (lease.shard, lease.slice)
+        part = _part(lease)
         self._leases[part] = lease
         self._until[part] = until
         if part in self._shards and part not in self._leaving:
@@ -196,7 +196,7 @@ class Worker:
     async def _unless_dropped(self, lease: Lease) -> Lease:
         """Free a lease that we hold without delivering, since the storage failed us: what we take anew has a new epoch,
         in which nothing that was still on its way can be recorded."""
-        part = (lease.shard, lease.slice)
+        part = _part(lease)
         if lease.owner != self._node.id or part in self._leases or part in self._runs:
             return lease
         await self._tools.storage.release(lease)
@@ -204,7 +204,7 @@ class Worker:
 
     def _pause(self, leases: Sequence[Lease], now: Millis) -> float:
         """How long nothing can be free: until the next lease of another node ends that is not renewed before."""
-        if any(not each.owner and (each.shard, each.slice) not in self._leases for each in leases):
+        if any(not each.owner and _part(each) not in self._leases for each in leases):
             return self._again
         ends = [each.expires_at for each in leases if each.owner != self._node.id and each.expires_at > now]
         first = (min(ends) - now) / 1000 if ends else self._interval
@@ -271,7 +271,7 @@ class Worker:
             self._leaving.pop(part, None)
 
     async def _deliver(self, lease: Lease) -> None:
-        part = (lease.shard, lease.slice)
+        part = _part(lease)
         run: ShardRun | None = None
         try:
             state = await self._tools.storage.load_shard(lease.shard, lease.epoch, lease.slice)
@@ -294,6 +294,10 @@ class Worker:
             if self._leases.get(part) is not None and self._leases[part].epoch == lease.epoch:
                 self._runs.pop(part, None)
                 self._leases.pop(part, None)
+
+
+def _part(lease: Lease) -> Part:
+    return lease.shard, lease.slice
 
 
 def _by_slice(part: Part) -> tuple[int, int]:
