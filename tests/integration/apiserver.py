@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import threading
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +17,11 @@ import uvicorn
 from urllib3 import HTTPConnectionPool
 
 from hookline.api import Options, Services, build_services, create_app
+from hookline.app.parts import SystemClock
 from hookline.core.address import AddressRule
 from hookline.core.definition import Rules
 from hookline.core.errors import TokenRefused
-from hookline.core.model import Auth, Millis
+from hookline.core.model import Auth
 from hookline.core.vault import AesGcmVault
 from hookline.engine.catalogue import Catalogue
 from hookline.engine.publish import Publisher
@@ -36,14 +36,6 @@ from hookline.storage.wake import LocalWake
 T = TypeVar("T")
 OPERATOR = "hk_operator-key-of-the-tests"
 PATIENCE = 60.0
-
-
-class SystemClock:
-    def now(self) -> Millis:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 class Tokens:

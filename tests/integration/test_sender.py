@@ -4,13 +4,13 @@ import asyncio
 import os
 import stat
 import threading
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from hookline.app.parts import SystemClock
 from hookline.core.model import Auth, AuthKind
 from hookline.engine.tokens import TokenCache
 from hookline.ports import ErrorClass, Outcome
@@ -18,14 +18,6 @@ from hookline.sender import CurlSender
 from hookline.sender.transfer import SENT_AGAIN
 from tests.integration.receivers import OK, Exchange, answer, receiver, status, stay_silent
 from tests.integration.senders import LOOPBACK, PATIENCE, begin, open_sender, request, send, until
-
-
-class SystemClock:
-    def now(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 @pytest.fixture

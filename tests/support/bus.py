@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from hookline.app.parts import SystemClock
 from hookline.core.errors import StorageUnavailable
 from hookline.core.model import Appended, Event, Millis, NewEvent, SchemaMode, Tenant
 from hookline.engine.catalogue import Catalogue
@@ -28,14 +28,6 @@ from hookline.storage.wake import LocalWake
 from tests.contract.make import NOW, api_key
 from tests.support.nats import Names, client
 from tests.support.waiting import eventually
-
-
-class SystemClock:
-    def now(self) -> Millis:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 class Counts:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from hookline.app.parts import SystemClock
 from hookline.core.errors import StorageUnavailable
 from hookline.core.model import Appended, Event, Millis, NewEvent, SchemaMode, Tenant
 from hookline.engine.catalogue import Catalogue
@@ -31,14 +31,6 @@ from hookline.storage.wake import LocalWake
 from tests.contract.make import NOW, api_key
 from tests.support.programs import Database
 from tests.support.waiting import eventually
-
-
-class SystemClock:
-    def now(self) -> Millis:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 class Cuttable:
